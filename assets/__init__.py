@@ -1,0 +1,1 @@
+"""What is made: one package per stage, each with its Dagster assets and its plain modules."""

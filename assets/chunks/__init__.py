@@ -1,0 +1,1 @@
+"""Chunks: exact character ranges of document texts."""

@@ -1,0 +1,1 @@
+"""Documents: listing, parsing, quarantine and document versions."""

@@ -1,0 +1,1 @@
+"""Metric definitions, each with a namespaced and versioned id."""

@@ -1,0 +1,1 @@
+"""Variants, trials, statistics, leaderboard and recommendation."""

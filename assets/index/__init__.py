@@ -1,0 +1,1 @@
+"""Embeddings and the search index: staging, checking, publishing, retention."""

@@ -1,0 +1,1 @@
+"""What the assets talk to: PostgreSQL, search, document sources, models, prompts, notifiers."""

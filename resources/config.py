@@ -1,0 +1,542 @@
+"""Configuration as code: what the user edits under ``data/``, read and validated.
+
+Belongs here: the shape of every YAML file, cross references between files, and error messages.
+Does not belong here: environment settings (pipelines/settings.py) and anything that touches a database.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from resources.errors import ConfigError
+from resources.fingerprint import fingerprint
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
+SearchMode = Literal["vector", "full_text", "hybrid"]
+
+
+class Strict(BaseModel):
+    """Base of all configuration models: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def fingerprint(self) -> str:
+        """Hash of every field of this configuration."""
+        return fingerprint(self.model_dump(mode="json"))
+
+
+# --- sources.yaml -----------------------------------------------------------------------------------
+
+
+class FolderSource(Strict):
+    """A local folder of documents."""
+
+    kind: Literal["folder"] = "folder"
+    name: Name
+    path: str = Field(description="Folder, relative to the data directory or absolute.")
+    include: list[str] = Field(default=["**/*"], min_length=1, description="Glob patterns, relative to the folder.")
+    exclude: list[str] = Field(default=[], description="Glob patterns that win over include.")
+    licence: str | None = Field(default=None, description="Licence of documents that do not state their own.")
+    owner: str | None = Field(default=None, description="Who is asked when a document is wrong.")
+    language: str | None = Field(default=None, description="Language code where detection is not wanted.")
+    follow_symlinks: bool = False
+
+    def fingerprint(self) -> str:
+        """Hash of the fields that can change a document; owner and description cannot."""
+        return fingerprint(self.model_dump(mode="json", exclude={"owner"}))
+
+
+SourceConfig = FolderSource
+
+
+class SourcesFile(Strict):
+    """``sources.yaml``."""
+
+    sources: list[SourceConfig] = Field(min_length=1)
+
+    @field_validator("sources")
+    @classmethod
+    def _unique(cls, value: list[SourceConfig]) -> list[SourceConfig]:
+        return _unique_names(value, "source")
+
+
+# --- indexes/*.yaml ---------------------------------------------------------------------------------
+
+
+class ChunkerConfig(Strict):
+    """How a document text is cut into chunks; every chunk is an exact character range."""
+
+    kind: Literal["recursive", "markdown"] = "markdown"
+    unit: Literal["characters", "tokens"] = "tokens"
+    size: int = Field(default=200, ge=16, le=8192, description="Largest chunk, in units.")
+    overlap: int = Field(default=0, ge=0, description="Overlap of neighbours, in units.")
+
+    @model_validator(mode="after")
+    def _overlap_below_size(self) -> "ChunkerConfig":
+        if self.overlap >= self.size:
+            raise ValueError(f"overlap {self.overlap} must be smaller than size {self.size}")
+        return self
+
+
+class EnrichmentConfig(Strict):
+    """What is added to a chunk before it is embedded; the original chunk is what is returned and cited."""
+
+    context: Literal["none", "headings"] = Field(
+        default="headings", description="Prefix the heading path of the chunk."
+    )
+
+
+class HnswConfig(Strict):
+    """Parameters of the HNSW graph and of searching it."""
+
+    m: int = Field(default=16, ge=2, le=100)
+    ef_construction: int = Field(default=64, ge=4, le=1000)
+    ef_search: int = Field(default=80, ge=1, le=1000)
+    exact_below: int = Field(
+        default=10_000, ge=0, description="Below this many rows search is exact: as fast, and recall is 1."
+    )
+
+    @model_validator(mode="after")
+    def _construction(self) -> "HnswConfig":
+        if self.ef_construction < 2 * self.m:
+            raise ValueError(f"ef_construction {self.ef_construction} must be at least 2 * m = {2 * self.m}")
+        return self
+
+
+class IndexConfig(Strict):
+    """One search index: {sources, chunker, enrichment, embedder, distance, HNSW}."""
+
+    name: Name
+    description: str = ""
+    sources: list[Name] | Literal["all"] = "all"
+    chunker: ChunkerConfig = ChunkerConfig()
+    enrichment: EnrichmentConfig = EnrichmentConfig()
+    embedder: Name = Field(description="Name of an embedding model in models.yaml.")
+    vector_type: Literal["vector", "halfvec"] = "halfvec"
+    distance: Literal["cosine"] = "cosine"
+    text_search: str = Field(default="english", description="PostgreSQL text search configuration.")
+    hnsw: HnswConfig = HnswConfig()
+
+
+# --- models.yaml ------------------------------------------------------------------------------------
+
+
+class Provider(Strict):
+    """Where a model lives. ``offline`` answers in this process; ``openai`` speaks the protocol over HTTP."""
+
+    kind: Literal["offline", "openai"]
+    base_url_env: str = Field(default="OPENAI_BASE_URL", description="Environment variable with the base URL.")
+    api_key_env: str = Field(default="OPENAI_API_KEY", description="Environment variable with the key.")
+
+
+class RateLimit(Strict):
+    """Limits promised to a provider, shared by all threads of one process."""
+
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    tokens_per_minute: int | None = Field(default=None, ge=1)
+    concurrency: int = Field(default=4, ge=1, le=256)
+    timeout_seconds: float = Field(default=60.0, gt=0)
+    max_tries: int = Field(default=5, ge=1, le=20)
+
+
+class Price(Strict):
+    """Money per million tokens; zero for the offline models."""
+
+    currency: str = "USD"
+    input_per_million: float = Field(default=0.0, ge=0)
+    output_per_million: float = Field(default=0.0, ge=0)
+
+
+class EmbeddingModel(Strict):
+    """An embedding model."""
+
+    name: Name
+    provider: Name
+    model: str = Field(description="Model name sent to the provider.")
+    dimensions: int = Field(ge=1, le=4000)
+    send_dimensions: bool = Field(default=False, description="Ask the provider for this dimension.")
+    batch_size: int = Field(default=256, ge=1, le=2048)
+    max_input_tokens: int = Field(default=8191, ge=1)
+    limits: RateLimit = RateLimit()
+    price: Price = Price()
+
+
+class ChatModel(Strict):
+    """A chat model."""
+
+    name: Name
+    provider: Name
+    model: str
+    parameters: dict[str, Any] = Field(default={}, description="Sent with every request, e.g. temperature, seed.")
+    limits: RateLimit = RateLimit()
+    price: Price = Price()
+
+
+class ModelsFile(Strict):
+    """``models.yaml``."""
+
+    providers: dict[Name, Provider]
+    embedding: list[EmbeddingModel] = Field(min_length=1)
+    chat: list[ChatModel] = Field(min_length=1)
+
+    @field_validator("embedding", "chat")
+    @classmethod
+    def _unique(cls, value: list[Any]) -> list[Any]:
+        return _unique_names(value, "model")
+
+
+# --- prompts/*.yaml ---------------------------------------------------------------------------------
+
+
+class FewShot(Strict):
+    """One worked example shown to the model."""
+
+    question: str
+    context: str
+    answer: str
+
+
+class PromptConfig(Strict):
+    """A prompt version: ``system`` and ``user`` are Jinja2 templates.
+
+    Variables: ``question``, ``passages`` (list of {number, text, document, title, headings}), ``examples``,
+    ``refusal`` (the sentence that means "the documents do not say").
+    """
+
+    name: Name
+    description: str = ""
+    system: str = Field(min_length=1)
+    user: str = Field(min_length=1)
+    refusal: str = "The documents do not say."
+    examples: list[FewShot] = []
+
+    @field_validator("user")
+    @classmethod
+    def _uses_variables(cls, value: str) -> str:
+        for variable in ("question", "passages"):
+            if variable not in value:
+                raise ValueError(f"the user template never uses '{variable}', so the model would not see it")
+        return value
+
+
+# --- evaluation/*.yaml ------------------------------------------------------------------------------
+
+
+class DatasetConfig(Strict):
+    """An evaluation dataset: a header file beside its questions (JSONL)."""
+
+    name: Name
+    description: str = ""
+    questions: str = Field(description="JSONL file, relative to this file.")
+    sources: list[Name] = Field(min_length=1)
+    licence: str | None = None
+    minimum_questions: int = Field(default=20, ge=1)
+    minimum_unanswerable_share: float = Field(default=0.1, ge=0, le=1)
+    maximum_stale_share: float = Field(default=0.2, ge=0, le=1)
+
+
+# --- experiments/*.yaml -----------------------------------------------------------------------------
+
+
+class VariantGrid(Strict):
+    """The axes an experiment spans; every combination is one variant."""
+
+    index: list[Name] = Field(min_length=1)
+    prompt: list[Name] = Field(min_length=1)
+    search_mode: list[SearchMode] = Field(min_length=1)
+    k: list[Annotated[int, Field(ge=1, le=100)]] = Field(min_length=1)
+    model: list[Name] = Field(min_length=1)
+
+
+class VariantChoice(Strict):
+    """One point of the grid."""
+
+    index: Name
+    prompt: Name
+    search_mode: SearchMode
+    k: int = Field(ge=1, le=100)
+    model: Name
+
+
+class ExperimentConfig(Strict):
+    """Which variants are compared on which questions, and what decides."""
+
+    name: Name
+    description: str = ""
+    dataset: Name
+    split: Literal["train", "dev", "test"] = "dev"
+    grid: VariantGrid
+    baseline: VariantChoice = Field(description="The champion until another one is promoted.")
+    decision_metric: str = Field(default="genaiops.answer_quality/1", description="Metric id the tests are run on.")
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    resamples: int = Field(default=10_000, ge=1000, le=1_000_000)
+    seed: int = 7
+    maximum_failed_share: float = Field(default=0.05, ge=0, le=1)
+    budget: float | None = Field(default=None, ge=0, description="Most money one run may spend.")
+
+    @model_validator(mode="after")
+    def _baseline_in_grid(self) -> "ExperimentConfig":
+        for axis in ("index", "prompt", "search_mode", "k", "model"):
+            value, allowed = getattr(self.baseline, axis), getattr(self.grid, axis)
+            if value not in allowed:
+                raise ValueError(f"baseline.{axis} is {value!r}, which is not in grid.{axis} {allowed}")
+        return self
+
+
+# --- policies/*.yaml --------------------------------------------------------------------------------
+
+
+class CorpusPolicy(Strict):
+    """``policies/corpus.yaml``: what may enter, and what blocks a refresh."""
+
+    maximum_bytes: int = Field(default=50_000_000, ge=1)
+    minimum_characters: int = Field(default=1, ge=0)
+    allowed_licences: list[str] | Literal["any"] = "any"
+    maximum_document_drop: float = Field(default=0.3, ge=0, le=1, description="Larger drop blocks the refresh.")
+    maximum_quarantine_share: float = Field(default=0.2, ge=0, le=1)
+
+
+class IndexPolicy(Strict):
+    """``policies/index.yaml``: the gates before a snapshot and how long snapshots live."""
+
+    minimum_recall_at_10: float = Field(default=0.95, ge=0, le=1)
+    minimum_self_retrieval: float = Field(default=0.95, ge=0, le=1)
+    sample_size: int = Field(default=100, ge=1)
+    keep_snapshots: int = Field(default=10, ge=1)
+    keep_days: int = Field(default=30, ge=0)
+    rebuild_share: float = Field(default=0.3, ge=0, le=1, description="A larger delta is loaded as a new build.")
+    compact_dead_share: float = Field(default=0.5, ge=0, le=1)
+    freshness_hours: int = Field(default=36, ge=1)
+
+
+class DriftPolicy(Strict):
+    """``policies/drift.yaml``: reference, tests and verdict."""
+
+    reference_days: int = Field(default=7, ge=1, description="Compare with the newest snapshot at least this old.")
+    psi_warn: float = Field(default=0.1, gt=0)
+    psi_alert: float = Field(default=0.25, gt=0)
+    alpha: float = Field(default=0.05, gt=0, lt=1)
+    permutations: int = Field(default=500, ge=99)
+    sample_size: int = Field(default=1000, ge=20)
+    minimum_questions: int = Field(default=30, ge=2)
+
+
+class RetentionPolicy(Strict):
+    """``policies/retention.yaml``: how long operational records live."""
+
+    interaction_days: int = Field(default=365, ge=1)
+    run_days: int = Field(default=90, ge=1, description="Dagster runs and their events.")
+
+
+class Policies(Strict):
+    """All files under ``policies/``; a missing file means the defaults."""
+
+    corpus: CorpusPolicy = CorpusPolicy()
+    index: IndexPolicy = IndexPolicy()
+    drift: DriftPolicy = DriftPolicy()
+    retention: RetentionPolicy = RetentionPolicy()
+
+
+# --- the whole ----------------------------------------------------------------------------------------
+
+
+class ProjectConfig(Strict):
+    """Everything under the data directory, validated and cross-checked."""
+
+    data_dir: Path
+    sources: dict[str, SourceConfig]
+    indexes: dict[str, IndexConfig]
+    models: ModelsFile
+    prompts: dict[str, PromptConfig]
+    datasets: dict[str, DatasetConfig]
+    experiments: dict[str, ExperimentConfig]
+    policies: Policies
+
+    def index_sources(self, index: str) -> list[str]:
+        """Names of the sources an index covers, in configuration order."""
+        wanted = self.indexes[index].sources
+        return list(self.sources) if wanted == "all" else list(wanted)
+
+    def indexes_of(self, source: str) -> list[IndexConfig]:
+        """The indexes that cover a source."""
+        return [index for name, index in self.indexes.items() if source in self.index_sources(name)]
+
+    def embedding_model(self, name: str) -> EmbeddingModel:
+        """The embedding model of that name."""
+        return next(model for model in self.models.embedding if model.name == name)
+
+    def chat_model(self, name: str) -> ChatModel:
+        """The chat model of that name."""
+        return next(model for model in self.models.chat if model.name == name)
+
+    def source_path(self, source: SourceConfig) -> Path:
+        """The source's folder as an absolute path."""
+        return (self.data_dir / Path(source.path).expanduser()).resolve()
+
+    def questions_path(self, dataset: str) -> Path:
+        """The question file of a dataset as an absolute path."""
+        return self.data_dir / "evaluation" / self.datasets[dataset].questions
+
+
+def load_config(data_dir: Path) -> ProjectConfig:
+    """Read and validate every configuration file under ``data_dir``.
+
+    Raises:
+        ConfigError: naming file, key, value, what is allowed and the nearest valid name.
+    """
+    data_dir = data_dir.resolve()
+    if not data_dir.is_dir():
+        raise ConfigError(
+            f"{data_dir}: the data directory does not exist; set GENAIOPS_DATA_DIR or run from the project"
+        )
+    sources = _read(SourcesFile, data_dir / "sources.yaml")
+    models = _read(ModelsFile, data_dir / "models.yaml")
+    indexes = _read_folder(IndexConfig, data_dir / "indexes")
+    prompts = _read_folder(PromptConfig, data_dir / "prompts")
+    datasets = _read_folder(DatasetConfig, data_dir / "evaluation")
+    experiments = _read_folder(ExperimentConfig, data_dir / "experiments")
+    policies = Policies(
+        **{
+            name: _read(field.annotation, path)
+            for name, field in Policies.model_fields.items()
+            if (path := data_dir / "policies" / f"{name}.yaml").exists() and field.annotation
+        }
+    )
+    config = ProjectConfig(
+        data_dir=data_dir,
+        sources={source.name: source for source in sources.sources},
+        indexes={item.name: item for _, item in indexes},
+        models=models,
+        prompts={item.name: item for _, item in prompts},
+        datasets={item.name: item for _, item in datasets},
+        experiments={item.name: item for _, item in experiments},
+        policies=policies,
+    )
+    _check_references(config, data_dir, indexes, datasets, experiments)
+    return config
+
+
+def _check_references(
+    config: ProjectConfig,
+    data_dir: Path,
+    indexes: list[tuple[Path, IndexConfig]],
+    datasets: list[tuple[Path, DatasetConfig]],
+    experiments: list[tuple[Path, ExperimentConfig]],
+) -> None:
+    embedding = [model.name for model in config.models.embedding]
+    chat = [model.name for model in config.models.chat]
+    models_file = data_dir / "models.yaml"
+    for model in [*config.models.embedding, *config.models.chat]:
+        _reference(models_file, f"{model.name}.provider", model.provider, config.models.providers, "provider")
+    for path, index in indexes:
+        _reference(path, "embedder", index.embedder, embedding, "embedding model of models.yaml")
+        if index.sources != "all":
+            for source in index.sources:
+                _reference(path, "sources", source, config.sources, "source of sources.yaml")
+    for path, dataset in datasets:
+        for source in dataset.sources:
+            _reference(path, "sources", source, config.sources, "source of sources.yaml")
+        questions = path.parent / dataset.questions
+        if not questions.is_file():
+            raise ConfigError(f"{path}: questions: no file {questions}; write one question per line as JSON")
+    for path, experiment in experiments:
+        _reference(path, "dataset", experiment.dataset, config.datasets, "evaluation dataset")
+        for index in experiment.grid.index:
+            _reference(path, "grid.index", index, config.indexes, "index")
+        for prompt in experiment.grid.prompt:
+            _reference(path, "grid.prompt", prompt, config.prompts, "prompt")
+        for model in experiment.grid.model:
+            _reference(path, "grid.model", model, chat, "chat model of models.yaml")
+
+
+def _reference(path: Path, key: str, value: str, allowed: Iterable[str], what: str) -> None:
+    names = sorted(allowed)
+    if value not in names:
+        raise ConfigError(
+            f"{path}: {key}: there is no {what} named {value!r}; allowed: {', '.join(names)}.{_nearest(value, names)}"
+        )
+
+
+def _nearest(value: str, names: Iterable[str]) -> str:
+    close = difflib.get_close_matches(value, list(names), n=1, cutoff=0.5)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def _unique_names(items: list[Any], what: str) -> list[Any]:
+    names = [item.name for item in items]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{what} names must be unique; twice: {', '.join(twice)}")
+    return items
+
+
+def _read_folder(model: Any, folder: Path) -> list[tuple[Path, Any]]:
+    items: list[tuple[Path, Any]] = []
+    for path in sorted(folder.glob("*.yaml")):
+        item = _read(model, path)
+        for earlier, other in items:
+            if other.name == item.name:
+                raise ConfigError(f"{path}: name: {item.name!r} is already used by {earlier}; names must be unique")
+        items.append((path, item))
+    return items
+
+
+def _read(model: Any, path: Path) -> Any:
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: the file is missing") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ConfigError(f"{path}: not valid YAML{where}: {getattr(error, 'problem', error)}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text at byte {error.start}; save the file as UTF-8") from error
+    if not isinstance(raw, Mapping):
+        raise ConfigError(f"{path}: expected keys and values at the top, found {type(raw).__name__}")
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(path, model, raw, detail) for detail in error.errors())) from error
+
+
+def _explain(path: Path, model: type[BaseModel], raw: Any, detail: Any) -> str:
+    location = detail["loc"]
+    key = ".".join(str(part) for part in location) or "(top)"
+    if detail["type"] == "extra_forbidden":
+        allowed = _fields_at(model, location[:-1])
+        nearest = _nearest(str(location[-1]), allowed)
+        return f"{path}: {key}: unknown key; allowed: {', '.join(allowed)}.{nearest}"
+    if detail["type"] == "missing":
+        return f"{path}: {key}: this key is required"
+    value = detail.get("input")
+    allowed_values = str(detail.get("ctx", {}).get("expected", ""))
+    nearest = (
+        _nearest(str(value), [part.strip(" '") for part in allowed_values.replace(" or ", ",").split(",")])
+        if allowed_values
+        else ""
+    )
+    message = detail["msg"].removeprefix("Value error, ")
+    shown = f" (value {value!r})" if isinstance(value, str | int | float | bool) or value is None else ""
+    return f"{path}: {key}: {message}{shown}.{nearest}"
+
+
+def _fields_at(model: Any, location: tuple[Any, ...]) -> list[str]:
+    """Field names of the model that stands at ``location`` inside ``model``."""
+    for part in location:
+        if isinstance(part, str) and hasattr(model, "model_fields") and part in model.model_fields:
+            model = _inner_model(model.model_fields[part].annotation) or model
+    return sorted(model.model_fields) if hasattr(model, "model_fields") else []
+
+
+def _inner_model(annotation: Any) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        if found := _inner_model(argument):
+            return found
+    return None

@@ -1,0 +1,121 @@
+"""Fixtures every tier shares: one embedded server per session, one fresh database per test."""
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import yaml
+from filelock import FileLock
+
+from resources.config import load_config
+from resources.platform import Platform
+from resources.postgres import Database, migrate, start_embedded, stop_embedded
+
+for _name in ("HF_EVALUATE_OFFLINE", "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
+    os.environ[_name] = "1"
+os.environ["GX_ANALYTICS_ENABLED"] = "false"
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data sets beside the checkout."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("the real data sets (../shared/data) are not on this machine")
+    return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def server_url(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[str]:
+    """URL of an embedded server with a migrated template database, one for all workers of the session."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    root = tmp_path_factory.getbasetemp().parent if worker else tmp_path_factory.getbasetemp()
+    directory = root / "pg"
+    users = root / "pg.users"
+    with FileLock(str(root / "pg.lock")):
+        url = start_embedded(directory)
+        with psycopg.connect(url, autocommit=True) as connection:
+            exists = connection.execute("SELECT 1 FROM pg_database WHERE datname = 'template_genaiops'").fetchone()
+            if not exists:
+                connection.execute("CREATE DATABASE template_genaiops")
+                migrate(url.replace("/postgres?", "/template_genaiops?"))
+        with users.open("a") as handle:
+            handle.write("x")
+    yield url
+    with FileLock(str(root / "pg.lock")):
+        left = users.read_text()[1:]
+        users.write_text(left)
+        if not left:
+            stop_embedded(directory)
+
+
+@pytest.fixture
+def database_url(server_url: str) -> Iterator[str]:
+    """URL of a fresh, migrated database."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE template_genaiops STRATEGY file_copy")
+    yield server_url.replace("/postgres?", f"/{name}?")
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """A fresh, migrated database."""
+    database = Database(database_url)
+    yield database
+    database.close()
+
+
+MODELS: dict[str, Any] = {
+    "providers": {"offline": {"kind": "offline"}},
+    "embedding": [{"name": "lexical", "provider": "offline", "model": "lexical-hash", "dimensions": 384}],
+    "chat": [{"name": "extractive", "provider": "offline", "model": "extractive"}],
+}
+
+
+@pytest.fixture
+def make_data_dir(tmp_path: Path) -> Callable[..., Path]:
+    """Write a small data directory: one folder source ``docs``, one index ``main``, offline models.
+
+    Keyword arguments replace whole files: ``make_data_dir(**{"indexes/main.yaml": {...}})``; a string is written as is.
+    """
+
+    def make(**files: Any) -> Path:
+        data = tmp_path / "data"
+        (tmp_path / "docs").mkdir(exist_ok=True)
+        content: dict[str, Any] = {
+            "sources.yaml": {"sources": [{"name": "docs", "path": str(tmp_path / "docs")}]},
+            "models.yaml": MODELS,
+            "indexes/main.yaml": {
+                "name": "main",
+                "embedder": "lexical",
+                "chunker": {"kind": "markdown", "unit": "characters", "size": 400},
+            },
+            **files,
+        }
+        for name, value in content.items():
+            path = data / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(
+                value if isinstance(value, str) else yaml.safe_dump(value, sort_keys=False), encoding="utf-8"
+            )
+        return data
+
+    return make
+
+
+@pytest.fixture
+def make_platform(database: Database, tmp_path: Path, make_data_dir: Callable[..., Path]) -> Callable[..., Platform]:
+    """Build a platform on a fresh database and a small data directory (see ``make_data_dir``)."""
+
+    def make(**files: Any) -> Platform:
+        return Platform(config=load_config(make_data_dir(**files)), database=database, artifacts=tmp_path / "artifacts")
+
+    return make
