@@ -1,0 +1,160 @@
+"""Runner: executes the lifecycle's jobs in this process, recorded in Dagster's instance.
+
+Belongs here: running jobs for the command line and following their progress.
+Does not belong here: launching through the queue; that is the daemon's and the UI's business.
+"""
+
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
+
+import dagster as dg
+
+from pipelines.settings import Settings, prepare_home
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run to make: a job, its partition and what it is called on screen."""
+
+    job: str
+    partition: str | None
+    title: str
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class TaskResult:
+    """What came of a task.
+
+    Attributes:
+        metadata: ``{asset: {label: value}}`` of the materializations made.
+        failures: one line per failed step or check, naming what was expected and observed.
+        seconds: ``{asset: seconds}`` spent inside the steps.
+    """
+
+    task: Task
+    run_id: str
+    success: bool
+    metadata: dict[str, dict[str, Any]]
+    failures: list[str]
+    seconds: dict[str, float]
+
+
+#: Called with (task, step, state), state being "running", "done" or "failed".
+Progress = Callable[[Task, str, str], None]
+
+
+def lifecycle(defs: dg.Definitions, settings: Settings, *, day: date) -> list[Task]:
+    """The runs that make the whole lifecycle once, in order."""
+    config = settings_config(settings)
+    return [
+        *refresh_tasks(list(config.sources)),
+        *(Task("build_dataset", name, f"evaluation dataset {name}") for name in config.datasets),
+        *(Task("run_experiment", name, f"experiment {name}") for name in config.experiments),
+        Task("watch_drift", day.isoformat(), "drift report"),
+    ]
+
+
+def refresh_tasks(sources: list[str]) -> list[Task]:
+    """One refresh run per source."""
+    return [Task("refresh_source", name, f"source {name}", {"genaiops/source": name}) for name in sources]
+
+
+def settings_config(settings: Settings) -> Any:
+    """The configuration under the data directory."""
+    from resources.config import load_config
+
+    return load_config(settings.data_dir)
+
+
+@contextmanager
+def opened(settings: Settings) -> Iterator[tuple[dg.Definitions, dg.DagsterInstance]]:
+    """Prepare the home, load the definitions and open the instance."""
+    prepare_home(settings)
+    from pipelines.definitions import build_defs
+
+    with dg.DagsterInstance.get() as instance:
+        yield build_defs(settings), instance
+
+
+def run(defs: dg.Definitions, instance: dg.DagsterInstance, task: Task, progress: Progress | None = None) -> TaskResult:
+    """Execute one task in this process; never raises for a failed run."""
+    run_id = str(uuid.uuid4())
+    job = defs.resolve_job_def(task.job)
+    stop = threading.Event()
+    follower = None
+    if progress:
+        follower = threading.Thread(target=_follow, args=(instance, run_id, task, progress, stop), daemon=True)
+        follower.start()
+    try:
+        result = job.execute_in_process(
+            instance=instance, partition_key=task.partition, raise_on_error=False, run_id=run_id, tags=task.tags
+        )
+    finally:
+        stop.set()
+        if follower:
+            follower.join()
+    return TaskResult(
+        task=task,
+        run_id=run_id,
+        success=result.success,
+        metadata=_metadata(result),
+        failures=_failures(result),
+        seconds=_seconds(result),
+    )
+
+
+def _follow(
+    instance: dg.DagsterInstance, run_id: str, task: Task, progress: Progress, stop: threading.Event
+) -> None:
+    states = {"STEP_START": "running", "STEP_SUCCESS": "done", "STEP_FAILURE": "failed", "STEP_SKIPPED": "skipped"}
+    cursor = None
+    while True:
+        last = stop.is_set()
+        connection = instance.get_records_for_run(run_id, cursor=cursor)
+        cursor = connection.cursor
+        for record in connection.records:
+            event = record.event_log_entry.dagster_event
+            if event and event.event_type_value in states and event.step_key:
+                progress(task, event.step_key, states[event.event_type_value])
+        if last:
+            return
+        stop.wait(0.3)
+
+
+def _metadata(result: dg.ExecuteInProcessResult) -> dict[str, dict[str, Any]]:
+    return {
+        materialization.asset_key.to_user_string(): {
+            label: getattr(value, "value", value) for label, value in materialization.metadata.items()
+        }
+        for event in result.get_asset_materialization_events()
+        if (materialization := event.materialization)
+    }
+
+
+def _failures(result: dg.ExecuteInProcessResult) -> list[str]:
+    lines = [
+        f"check {evaluation.asset_key.to_user_string()}/{evaluation.check_name}: {evaluation.description}"
+        for evaluation in result.get_asset_check_evaluations()
+        if not evaluation.passed
+    ]
+    for event in result.all_events:
+        if event.is_step_failure and event.step_failure_data.error:
+            error = event.step_failure_data.error
+            cause = error.cause or error
+            if cause.cls_name != "DagsterAssetCheckFailedError":
+                lines.append(f"step {event.step_key}: {cause.cls_name}: {cause.message.strip()}")
+    return lines
+
+
+def _seconds(result: dg.ExecuteInProcessResult) -> dict[str, float]:
+    return {
+        event.step_key: event.step_success_data.duration_ms / 1000
+        for event in result.all_events
+        if event.is_step_success and event.step_key
+    }
