@@ -109,9 +109,7 @@ def run(defs: dg.Definitions, instance: dg.DagsterInstance, task: Task, progress
     )
 
 
-def _follow(
-    instance: dg.DagsterInstance, run_id: str, task: Task, progress: Progress, stop: threading.Event
-) -> None:
+def _follow(instance: dg.DagsterInstance, run_id: str, task: Task, progress: Progress, stop: threading.Event) -> None:
     states = {"STEP_START": "running", "STEP_SUCCESS": "done", "STEP_FAILURE": "failed", "STEP_SKIPPED": "skipped"}
     cursor = None
     while True:

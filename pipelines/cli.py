@@ -1,0 +1,396 @@
+"""The command line ``genaiops``.
+
+Belongs here: arguments, help texts, printing. Does not belong here: what the commands do; each calls a plain module.
+Heavy imports stand inside the commands so that ``genaiops --help`` is instant.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from resources.errors import GenaiopsError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class Group(click.Group):
+    """Prints the project's own errors as one clear message instead of a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; exit 1 with the message of a known error."""
+        try:
+            return super().invoke(ctx)
+        except GenaiopsError as error:
+            click.secho(f"error: {error}", fg="red", err=True)
+            ctx.exit(1)
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--project",
+    metavar="NAME",
+    envvar="GENAIOPS_PROJECT",
+    help="Work on a project made by `genaiops demo --source DIR` instead of the checkout's data/.",
+)
+@click.version_option(package_name="genaiops")
+def main(project: str | None) -> None:
+    """Operate generative AI over your own documents, as Dagster assets.
+
+    \b
+    First steps
+      genaiops demo                 run the whole lifecycle on data/ and print a report
+      genaiops ask "question"       answer from the published index, with citations
+      genaiops dev                  open the Dagster UI on the same state
+      genaiops demo --source DIR    the same for a folder of your own
+
+    State (embedded PostgreSQL, Dagster's home, reports) lives in .genaiops/; configuration in data/.
+    """
+    if project:
+        os.environ["GENAIOPS_PROJECT"] = project
+
+
+def _settings() -> Any:
+    from pipelines.settings import load_settings
+
+    return load_settings()
+
+
+def _platform() -> Any:
+    return _settings().platform()
+
+
+def _user() -> str:
+    import getpass
+
+    return f"{getpass.getuser()} (cli)"
+
+
+@main.command()
+@click.option(
+    "--source",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A folder of your own documents; it becomes a project of its own beside the sample.",
+)
+@click.option("--name", help="Name of that project; by default the folder's name.")
+@click.option(
+    "--questions",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Your own questions (JSONL) for --source.",
+)
+def demo(source: Path | None, name: str | None, questions: Path | None) -> None:
+    """Run the whole lifecycle and print a report.
+
+    Documents are parsed, chunked, embedded and published as a snapshot; the evaluation set is resolved; every
+    prompt variant is scored; drift is reported. All of it runs through Dagster and is visible later in the UI.
+    A second run does only what changed.
+    """
+    from pipelines import demo as lifecycle
+
+    settings = _settings()
+    if source:
+        settings = lifecycle.own_project(settings, source, name=name, questions=questions)
+    sys.exit(0 if lifecycle.run_demo(settings) else 1)
+
+
+@main.command()
+@click.option("--port", default=3000, show_default=True, help="Port of the UI.")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="The UI has no login: keep it on loopback or behind a proxy that has one.",
+)
+def dev(port: int, host: str) -> None:
+    """Open the Dagster UI: webserver and daemon, with schedules and sensors on."""
+    from pipelines.server import serve
+
+    sys.exit(serve(_settings(), host=host, port=port))
+
+
+@main.command()
+@click.argument("sources", nargs=-1)
+def refresh(sources: tuple[str, ...]) -> None:
+    """Refresh SOURCES (default: all): list, parse, chunk, embed, check, publish.
+
+    Exits 1 when a run failed or a blocking check kept a snapshot from being published.
+    """
+    from pipelines.demo import run_tasks
+    from pipelines.runner import refresh_tasks, settings_config
+
+    settings = _settings()
+    known = list(settings_config(settings).sources)
+    _known("source", sources, known)
+    sys.exit(0 if run_tasks(settings, refresh_tasks(list(sources) or known)) else 1)
+
+
+@main.command()
+@click.argument("experiments", nargs=-1)
+def evaluate(experiments: tuple[str, ...]) -> None:
+    """Resolve the evaluation sets and score the variants of EXPERIMENTS (default: all)."""
+    from pipelines.demo import run_tasks
+    from pipelines.runner import evaluation_tasks, settings_config
+
+    settings = _settings()
+    config = settings_config(settings)
+    _known("experiment", experiments, list(config.experiments))
+    sys.exit(0 if run_tasks(settings, evaluation_tasks(config, list(experiments) or list(config.experiments))) else 1)
+
+
+@main.command()
+@click.argument("question")
+@click.option("--experiment", help="Whose champion answers; by default the first experiment.")
+@click.option("--variant", help="Answer with this variant of the experiment instead of its champion.")
+@click.option("--snapshot", type=int, help="Answer from this retained snapshot instead of the serving one.")
+@click.option("--source", multiple=True, help="Only from this source; may be repeated.")
+@click.option("--language", multiple=True, help="Only from documents in this language; may be repeated.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: answer, citations, passages, versions.")
+def ask(
+    question: str,
+    experiment: str | None,
+    variant: str | None,
+    snapshot: int | None,
+    source: tuple[str, ...],
+    language: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Answer QUESTION from the published index, with citations.
+
+    The interaction is logged: it feeds the drift report, and an auditor can trace it.
+    """
+    from pipelines.asking import answer_question, describe
+
+    platform = _platform()
+    _known("source", source, list(platform.config.sources))
+    reply = answer_question(
+        platform,
+        question,
+        experiment=experiment,
+        variant=variant,
+        snapshot=snapshot,
+        sources=source,
+        languages=language,
+    )
+    if as_json:
+        click.echo(json.dumps(reply.to_json(), indent=2, ensure_ascii=False))
+    else:
+        describe(reply)
+
+
+@main.command()
+@click.argument("question")
+@click.option("--index", help="Index to search; by default the first one.")
+@click.option("--mode", type=click.Choice(["hybrid", "vector", "full_text"]), default="hybrid", show_default=True)
+@click.option("-k", default=5, show_default=True, help="How many chunks.")
+@click.option("--snapshot", type=int, help="A retained snapshot; by default the serving one.")
+@click.option("--source", multiple=True, help="Only from this source; may be repeated.")
+def search(question: str, index: str | None, mode: str, k: int, snapshot: int | None, source: tuple[str, ...]) -> None:
+    """Show what an index finds for QUESTION: ranks, scores and where each chunk stands."""
+    from resources.vector_index import SearchFilter, VectorIndex
+
+    platform = _platform()
+    index = index or next(iter(platform.config.indexes))
+    result = VectorIndex(platform.database, platform.config, platform.models).search(
+        index,
+        question,
+        mode=mode,  # type: ignore[arg-type]
+        k=k,
+        snapshot=snapshot,
+        filters=SearchFilter(sources=source or None),
+    )
+    click.echo(f"{index}, snapshot {result.snapshot}, {mode}, {1000 * result.latency:.1f} ms")
+    for hit in result.hits:
+        headings = " > ".join(hit.heading_path)
+        ranks = f"vector {hit.vector_rank or '-'}, text {hit.text_rank or '-'}"
+        click.secho(f"\n{hit.rank}. {hit.source}/{hit.path} [{hit.start}:{hit.end}]  {headings}", bold=True)
+        click.echo(f"   score {hit.score:.4f} ({ranks})")
+        click.echo("   " + " ".join(hit.text.split())[:300])
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def status(as_json: bool) -> None:
+    """Show what is loaded, published, serving, recommended and failing."""
+    from pipelines.status import collect, describe
+
+    report = collect(_platform())
+    if as_json:
+        click.echo(json.dumps(report, indent=2, ensure_ascii=False, default=str))
+    else:
+        describe(report)
+
+
+@main.command()
+def validate() -> None:
+    """Check every file under the data directory; say what is wrong and how to mend it."""
+    platform = _platform()
+    config = platform.config
+    click.echo(
+        f"{config.data_dir}: {len(config.sources)} sources, {len(config.indexes)} indexes, {len(config.prompts)} prompts, "
+        f"{len(config.datasets)} evaluation datasets, {len(config.experiments)} experiments. All valid."
+    )
+
+
+@main.command()
+@click.argument("index")
+def snapshots(index: str) -> None:
+    """List the retained snapshots of INDEX: any of them can be searched, evaluated or rolled back to."""
+    from resources.vector_index import VectorIndex
+
+    platform = _platform()
+    _known("index", (index,), list(platform.config.indexes))
+    for item in VectorIndex(platform.database, platform.config, platform.models).snapshots(index):
+        marks = [
+            mark for mark, on in (("serving", item.is_serving), ("head", item.is_head), ("pinned", item.pinned)) if on
+        ]
+        sources = ", ".join(f"{name} r{revision}" for name, revision in item.sources.items())
+        click.echo(
+            f"{item.snapshot:>5}  {item.published_at:%Y-%m-%d %H:%M:%S}  {item.counts.get('documents', '?'):>6} documents  "
+            f"{item.counts.get('chunks', '?'):>7} chunks  {sources}  {' '.join(marks)}"
+        )
+
+
+@main.command()
+@click.argument("index")
+@click.option("--to", type=int, help="Snapshot to serve; by default the one before the serving one.")
+@click.option("--reason", required=True, help="Why; kept for the audit.")
+def rollback(index: str, to: int | None, reason: str) -> None:
+    """Serve an earlier snapshot of INDEX, at once.
+
+    The index is held there: refreshes go on publishing, but readers stay until `genaiops forward INDEX`.
+    """
+    from assets.index.publishing import rollback as move
+
+    platform = _platform()
+    _known("index", (index,), list(platform.config.indexes))
+    serving = move(platform.database, index, to=to, by=_user(), reason=reason)
+    click.echo(f"{index} now serves snapshot {serving} and is held there; `genaiops forward {index}` ends the hold.")
+
+
+@main.command()
+@click.argument("index")
+def forward(index: str) -> None:
+    """End a rollback: serve the newest published snapshot of INDEX again."""
+    from assets.index.publishing import roll_forward
+
+    platform = _platform()
+    _known("index", (index,), list(platform.config.indexes))
+    click.echo(f"{index} now serves snapshot {roll_forward(platform.database, index, by=_user())}.")
+
+
+@main.command()
+@click.option("--document", metavar="SOURCE/PATH", help="One document.")
+@click.option("--source", help="Every document of a source.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def forget(document: str | None, source: str | None, yes: bool) -> None:
+    """Erase a document everywhere at once: every snapshot, cache, dataset, trial, interaction and file.
+
+    This cannot be undone, and a later refresh will refuse the same document. The proof of what was removed where
+    is kept and printed.
+    """
+    if bool(document) == bool(source):
+        raise click.UsageError("give either --document SOURCE/PATH or --source NAME")
+    platform = _platform()
+    if not yes:
+        click.confirm(f"Erase {document or 'all of ' + str(source)} for ever?", abort=True)
+    from assets.governance.erasure import forget as erase
+
+    erasure = erase(platform, document=document, source=source, by=_user())
+    click.echo(json.dumps(erasure.proof, indent=2))
+
+
+@main.group()
+def quarantine() -> None:
+    """Documents that were listed but may not enter, with the reason and a way back."""
+
+
+@quarantine.command("list")
+@click.option("--source", help="Only this source.")
+def quarantine_list(source: str | None) -> None:
+    """List quarantined documents."""
+    from assets.corpus.quarantine import list_quarantined
+
+    with _platform().database.connect() as connection:
+        rows = list_quarantined(connection, source)
+    for row in rows:
+        released = f"  released by {row.released_by}" if row.released_by else ""
+        click.echo(f"{row.source}/{row.path}  {row.code}: {row.reason}{released}")
+    click.echo(f"{len(rows)} in quarantine")
+
+
+@quarantine.command("release")
+@click.argument("document", metavar="SOURCE/PATH")
+def quarantine_release(document: str) -> None:
+    """Let exactly this content of a document in at the next refresh."""
+    from assets.corpus.quarantine import release
+
+    source, _, path = document.partition("/")
+    with _platform().database.connect() as connection:
+        release(connection, source, path, by=_user())
+    click.echo(f"{document} is released; run `genaiops refresh {source}`.")
+
+
+@main.command()
+@click.argument("experiment")
+@click.argument("variant")
+@click.option("--reason", required=True, help="Why; kept for the audit.")
+def promote(experiment: str, variant: str, reason: str) -> None:
+    """Make VARIANT the champion of EXPERIMENT: the one that answers.
+
+    Refused unless persisted evidence for exactly this combination of corpus, index, prompt and model recommends it.
+    """
+    from assets.experiments.champion import promote as make_champion
+
+    platform = _platform()
+    _known("experiment", (experiment,), list(platform.config.experiments))
+    make_champion(platform, experiment, variant, by=_user(), reason=reason)
+    click.echo(f"{variant} is now the champion of {experiment}.")
+
+
+@main.command()
+def maintain() -> None:
+    """Apply retention now: snapshots and caches nothing needs, old interactions, Dagster's event log; then audit."""
+    from pipelines.demo import run_tasks
+    from pipelines.runner import maintenance_tasks
+
+    sys.exit(0 if run_tasks(_settings(), maintenance_tasks()) else 1)
+
+
+@main.command("import")
+@click.argument("kind", type=click.Choice(["squad2"]))
+@click.argument("source", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("target", type=click.Path(path_type=Path))
+def import_dataset(kind: str, source: Path, target: Path) -> None:
+    """Convert a public data set in SOURCE to documents and questions in TARGET."""
+    from assets.evaluation.converters import convert_squad2
+
+    counts = convert_squad2(source, target)
+    click.echo(f"{kind}: " + ", ".join(f"{value} {key}" for key, value in counts.items()) + f" written to {target}")
+    click.echo(f"Now: genaiops demo --source {target / 'documents'} --questions {target / 'questions.jsonl'}")
+
+
+@main.command()
+def stop() -> None:
+    """Stop the embedded PostgreSQL; any command starts it again."""
+    from resources.postgres import stop_embedded
+
+    stop_embedded(_settings().state_dir / "postgres")
+
+
+def _known(what: str, names: tuple[str, ...], allowed: list[str]) -> None:
+    """Refuse unknown names, naming the nearest."""
+    import difflib
+
+    for name in names:
+        if name not in allowed:
+            close = difflib.get_close_matches(name, allowed, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise click.UsageError(f"there is no {what} {name!r}; there are: {', '.join(allowed)}.{hint}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,247 @@
+"""Demo: the whole lifecycle in one command, with live progress and a closing report.
+
+Belongs here: order of the runs, progress display, the report, and projects made from a user's own folder.
+Does not belong here: executing a run (runner.py) and anything a stage does.
+"""
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipelines.runner import Task, TaskResult, lifecycle, opened, run
+from pipelines.settings import CHECKOUT, Settings, project_dir
+from resources.errors import ConfigError
+from resources.platform import Platform
+
+_STATES = {
+    "running": "[cyan]running[/]",
+    "done": "[green]done[/]",
+    "failed": "[red]failed[/]",
+    "skipped": "[yellow]skipped[/]",
+}
+
+
+def run_demo(settings: Settings) -> bool:
+    """Run the whole lifecycle and print the report; False when a run failed."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    started = time.perf_counter()
+    console.print(f"[bold]genaiops[/]: data in {settings.data_dir}, state in {settings.state_dir}")
+    with opened(settings) as (defs, instance):
+        platform = settings.platform()
+        tasks = lifecycle(platform.config, day=datetime.now(UTC).date())
+        refreshes = [task for task in tasks if task.job == "refresh_source"]
+        results = _run_all(console, defs, instance, refreshes)
+        if all(result.success for result in results):
+            _write_missing_questions(console, platform)
+        results += _run_all(console, defs, instance, [task for task in tasks if task not in refreshes])
+    seconds = time.perf_counter() - started
+    _print_report(console, settings, platform, results, seconds)
+    return all(result.success for result in results)
+
+
+def run_tasks(settings: Settings, tasks: Sequence[Task]) -> bool:
+    """Run some tasks with progress and their failures printed; False when one failed."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    with opened(settings) as (defs, instance):
+        results = _run_all(console, defs, instance, tasks)
+    _print_failures(console, results)
+    return all(result.success for result in results)
+
+
+def _run_all(console: Any, defs: Any, instance: Any, tasks: Sequence[Task]) -> list[TaskResult]:
+    """Run tasks one after the other; a live table on a terminal, a line per step elsewhere."""
+    from rich.live import Live
+    from rich.table import Table
+
+    steps: dict[tuple[str, str], tuple[str, float]] = {}
+
+    def render() -> Table:
+        table = Table(box=None, pad_edge=False, show_header=False)
+        for (title, step), (state, since) in steps.items():
+            elapsed = time.perf_counter() - since if state == "running" else since
+            table.add_row(f"  {title}", step, _STATES[state], f"{elapsed:6.1f} s")
+        return table
+
+    def progress(task: Task, step: str, state: str) -> None:
+        key = (task.title, step)
+        before = steps.get(key)
+        elapsed = time.perf_counter() - before[1] if before and before[0] == "running" else 0.0
+        steps[key] = (state, time.perf_counter() if state == "running" else elapsed)
+        if not console.is_terminal and state != "running":
+            console.print(f"  {task.title}: {step} {_STATES[state]} {elapsed:.1f} s")
+
+    results = []
+    if console.is_terminal:
+        with Live(get_renderable=render, console=console, refresh_per_second=4):
+            for task in tasks:
+                results.append(run(defs, instance, task, progress))
+    else:
+        for task in tasks:
+            results.append(run(defs, instance, task, progress))
+    return results
+
+
+def _print_failures(console: Any, results: Sequence[TaskResult]) -> None:
+    from rich.markup import escape
+
+    for result in results:
+        for line in result.failures:
+            console.print(f"  [red]{escape(result.task.title)}[/]: {escape(line)}")
+        if not result.success:
+            console.print(f"  [red]{escape(result.task.title)} failed[/]; run {result.run_id}")
+
+
+# --- the report ---------------------------------------------------------------------------------------
+
+
+def _print_report(
+    console: Any, settings: Settings, platform: Platform, results: Sequence[TaskResult], seconds: float
+) -> None:
+    from rich.markup import escape
+
+    from pipelines.status import collect
+
+    state = collect(platform)
+    work = work_done(results)
+    console.rule("[bold]Report")
+    for row in state["sources"]:
+        console.print(
+            f"Source [bold]{row['source']}[/]: {row['documents']} documents, {row['quarantined']} quarantined (revision {row['revision']})"
+        )
+    for row in state["indexes"]:
+        counts = row["counts"]
+        held = f" [yellow]held by a rollback at {row['serving']}[/]" if row["held_by"] else ""
+        console.print(f"Index [bold]{row['index_name']}[/]: {counts['chunks']} chunks, snapshot {row['serving']}{held}")
+    for result in results:
+        if leaderboard := result.metadata.get("scored_variants"):
+            _print_leaderboard(console, platform, str(result.task.partition), leaderboard)
+    for row in state["drift"]:
+        console.print(f"Drift, {row['subject']}: {row['verdict']}")
+    tokens, cost = work.pop("tokens", 0), work.pop("cost", 0.0)
+    console.print(f"Models: {tokens:,.0f} tokens, {cost:.4f} USD in this run")
+    if any(work.values()):
+        console.print("Work done: " + ", ".join(f"{value:,.0f} {name}" for name, value in work.items() if value))
+    else:
+        console.print(
+            "[green]Nothing had changed:[/] no document was parsed, no chunk made, no text embedded, no row written, no trial run."
+        )
+    inside = sum(sum(result.seconds.values()) for result in results)
+    console.print(f"Time: {seconds:.1f} s, of which {inside:.1f} s inside assets")
+    _print_failures(console, results)
+    command = (
+        "make dev"
+        if settings.data_dir == CHECKOUT / "data"
+        else f"genaiops --project {settings.data_dir.parent.name} dev"
+    )
+    console.print(
+        f'\nOpen the UI: [bold]{command}[/], then {escape(settings.ui_url)}   Ask: [bold]genaiops ask "..."[/]'
+    )
+    console.print(f"Reports: {escape(str(platform.artifacts))}")
+
+
+def work_done(results: Sequence[TaskResult]) -> dict[str, float]:
+    """Sum the work counters of the materializations in ``results``."""
+    counters = {
+        "documents parsed": ("raw_documents", "parsed"),
+        "texts chunked": ("chunks", "texts_chunked"),
+        "texts embedded": ("embeddings", "embedded"),
+        "index rows written": ("search_index", "rows_written"),
+        "trials run": ("scored_variants", "trials_run"),
+    }
+    work = {
+        name: float(sum(result.metadata.get(asset, {}).get(label, 0) or 0 for result in results))
+        for name, (asset, label) in counters.items()
+    }
+    for label in ("tokens", "cost"):
+        work[label] = float(sum(values.get(label, 0) or 0 for result in results for values in result.metadata.values()))
+    return work
+
+
+def _print_leaderboard(console: Any, platform: Platform, experiment: str, metadata: dict[str, Any]) -> None:
+    raise NotImplementedError
+
+
+# --- projects made from a user's own folder ---------------------------------------------------------------
+
+
+def own_project(settings: Settings, source: Path, *, name: str | None, questions: Path | None) -> Settings:
+    """Make (or update) a project whose only source is a folder of the user's, and return its settings.
+
+    The configuration is a copy of the checkout's with the source replaced; the user owns it from then on, so an
+    existing file is never overwritten.
+
+    Raises:
+        ConfigError: the name cannot be a source name.
+    """
+    name = name or re.sub(r"[^a-z0-9_-]+", "-", source.resolve().name.lower()).strip("-_") or "documents"
+    if not re.fullmatch(r"[a-z][a-z0-9_-]{0,40}", name):
+        raise ConfigError(
+            f"--name: {name!r} cannot name a source; use lower-case letters, digits, - and _, a letter first"
+        )
+    root = project_dir(settings.state_dir, name)
+    data = root / "data"
+    _write_new(
+        data / "sources.yaml",
+        yaml.safe_dump({"sources": [{"name": name, "path": str(source.resolve())}]}, sort_keys=False),
+    )
+    for part in (
+        "models.yaml",
+        *(
+            str(path.relative_to(CHECKOUT / "data"))
+            for folder in ("prompts", "policies")
+            for path in sorted((CHECKOUT / "data" / folder).glob("*.yaml"))
+        ),
+    ):
+        _write_new(data / part, (CHECKOUT / "data" / part).read_text(encoding="utf-8"))
+    for folder in ("indexes", "experiments"):
+        for path in sorted((CHECKOUT / "data" / folder).glob("*.yaml")):
+            text = re.sub(r"\bhandbook\b", name, path.read_text(encoding="utf-8"))
+            _write_new(data / folder / path.name.replace("handbook", name), text)
+    _write_new(
+        data / "evaluation" / f"{name}.yaml",
+        yaml.safe_dump(
+            {
+                "name": name,
+                "description": f"Questions about {name}.",
+                "questions": f"{name}.jsonl",
+                "sources": [name],
+                "minimum_questions": 5,
+                "minimum_unanswerable_share": 0.0,
+            },
+            sort_keys=False,
+        ),
+    )
+    _write_new(data / "evaluation" / f"{name}.jsonl", questions.read_text(encoding="utf-8") if questions else "")
+    return replace(settings, data_dir=data, state_dir=root / "state")
+
+
+def _write_new(path: Path, text: str) -> None:
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+
+def _write_missing_questions(console: Any, platform: Platform) -> None:
+    """Fill an empty question file with questions made from headings, so that a first experiment can run."""
+    from assets.evaluation.heading_questions import generate
+
+    for name in platform.config.datasets:
+        path = platform.config.questions_path(name)
+        if path.read_text(encoding="utf-8").strip():
+            continue
+        with platform.database.connect() as connection:
+            count = generate(connection, platform.config, name, path)
+        console.print(
+            f"[yellow]{path} was empty:[/] {count} questions were made from headings. They are a smoke test; "
+            "replace them by questions your users ask, with the quotes that answer them."
+        )
