@@ -5,6 +5,7 @@ Does not belong here: any stage's logic. Beside assets.py and checks.py this is 
 """
 
 import base64
+import contextlib
 import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ import dagster as dg
 
 from assets.outcomes import CheckOutcome
 from resources.config import ProjectConfig
+from resources.errors import PermanentError, TransientError
 
 # Partitioned check specs are marked as preview; without them one partition's result would speak for all.
 warnings.filterwarnings("ignore", message=".*partitions_def.*", category=dg.PreviewWarning)
@@ -24,6 +26,50 @@ OWNERS = ["team:genaiops"]
 def source_partitions(config: ProjectConfig) -> dg.StaticPartitionsDefinition:
     """One partition per source."""
     return dg.StaticPartitionsDefinition(list(config.sources))
+
+
+def datasets_of_sources(config: ProjectConfig) -> dg.StaticPartitionMapping:
+    """Which datasets a source feeds, so that a source only wakes, and only holds, the datasets built on it."""
+    return _partition_mapping({name: dataset.sources for name, dataset in config.datasets.items()})
+
+
+def experiments_of_datasets(config: ProjectConfig) -> dg.StaticPartitionMapping:
+    """Which experiments run on a dataset."""
+    return _partition_mapping({name: [experiment.dataset] for name, experiment in config.experiments.items()})
+
+
+def experiments_of_sources(config: ProjectConfig) -> dg.StaticPartitionMapping:
+    """Which experiments search an index that covers a source."""
+    return _partition_mapping(
+        {
+            name: [source for index in experiment.grid.index for source in config.index_sources(index)]
+            for name, experiment in config.experiments.items()
+        }
+    )
+
+
+def _partition_mapping(upstream_of: Mapping[str, Sequence[str]]) -> dg.StaticPartitionMapping:
+    downstream_of: dict[str, list[str]] = {}
+    for downstream, upstreams in upstream_of.items():
+        for upstream in dict.fromkeys(upstreams):
+            downstream_of.setdefault(upstream, []).append(downstream)
+    return dg.StaticPartitionMapping(downstream_of)
+
+
+@contextlib.contextmanager
+def errors_by_kind(*, max_retries: int = 2, wait_seconds: float = 30.0) -> Iterator[None]:
+    """Retry a step only where trying again may help.
+
+    Three retries exist, each for its own kind of trouble: a request is retried by resources/models.py, a step that
+    met a ``TransientError`` by this, a run whose process died by ``run_retries`` in dagster.yaml. A
+    ``PermanentError`` fails at once, so that nothing is paid twice for the same answer.
+    """
+    try:
+        yield
+    except TransientError as error:
+        raise dg.RetryRequested(max_retries=max_retries, seconds_to_wait=wait_seconds) from error
+    except PermanentError as error:
+        raise dg.Failure(description=f"{type(error).__name__}: {error}", allow_retries=False) from error
 
 
 def check_specs(

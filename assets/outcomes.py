@@ -10,6 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from psycopg.types.json import Jsonb
+
+from resources.postgres import Connection
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -42,6 +46,44 @@ class CheckOutcome:
 def blocked(outcomes: Sequence[CheckOutcome]) -> list[CheckOutcome]:
     """The outcomes that forbid going on."""
     return [outcome for outcome in outcomes if outcome.blocking and not outcome.passed and outcome.severity == "ERROR"]
+
+
+def record_evidence(
+    connection: Connection, kind: str, subject: str, fingerprint: str, outcomes: Sequence[CheckOutcome], run_id: str
+) -> None:
+    """Keep outcomes as evidence, in the transaction that publishes what they are about.
+
+    Args:
+        kind: what was checked, e.g. ``documents``.
+        subject: which one, e.g. the source.
+        fingerprint: exactly what was checked, e.g. a data version.
+    """
+    for outcome in outcomes:
+        details = {"expected": outcome.expected, "observed": outcome.observed, **outcome.details}
+        connection.execute(
+            """INSERT INTO evidence (kind, subject, fingerprint, check_name, passed, blocking, details, run_id)
+               VALUES (%s, %s, %s, %s, %s, %s, %s, %s)""",
+            (
+                kind,
+                subject,
+                fingerprint,
+                outcome.name,
+                outcome.passed,
+                outcome.blocking and outcome.severity == "ERROR",
+                Jsonb(details),
+                run_id,
+            ),
+        )
+
+
+def passed_checks(connection: Connection, kind: str, subject: str, fingerprint: str) -> set[str]:
+    """Names of the checks whose newest evidence for exactly this fingerprint is a pass."""
+    rows = connection.execute(
+        """SELECT DISTINCT ON (check_name) check_name, passed FROM evidence
+           WHERE kind = %s AND subject = %s AND fingerprint = %s ORDER BY check_name, evidence_id DESC""",
+        (kind, subject, fingerprint),
+    ).fetchall()
+    return {name for name, passed in rows if passed}
 
 
 def great_expectations_outcome(

@@ -92,7 +92,8 @@ def answer_question(
             raise PermanentError(f"there is no variant {variant!r} in {experiment}; there are: {', '.join(by_name)}")
         chosen, reason = by_name[variant], "asked for on the command line"
     else:
-        champion = current_champion(platform, experiment)
+        with platform.database.connect() as connection:
+            champion = current_champion(connection, config, models, config.experiments[experiment])
         chosen, reason = champion.variant, champion.reason
     answerer = Answerer(platform.database, config, models, VectorIndex(platform.database, config, models))
     filters = SearchFilter(sources=sources or None, languages=languages or None)

@@ -64,6 +64,12 @@ def _platform() -> Any:
     return _settings().platform()
 
 
+def _config(settings: Any) -> Any:
+    from resources.config import load_config
+
+    return load_config(settings.data_dir)
+
+
 def _user() -> str:
     import getpass
 
@@ -120,10 +126,10 @@ def refresh(sources: tuple[str, ...]) -> None:
     Exits 1 when a run failed or a blocking check kept a snapshot from being published.
     """
     from pipelines.demo import run_tasks
-    from pipelines.runner import refresh_tasks, settings_config
+    from pipelines.runner import refresh_tasks
 
     settings = _settings()
-    known = list(settings_config(settings).sources)
+    known = list(_config(settings).sources)
     _known("source", sources, known)
     sys.exit(0 if run_tasks(settings, refresh_tasks(list(sources) or known)) else 1)
 
@@ -133,10 +139,10 @@ def refresh(sources: tuple[str, ...]) -> None:
 def evaluate(experiments: tuple[str, ...]) -> None:
     """Resolve the evaluation sets and score the variants of EXPERIMENTS (default: all)."""
     from pipelines.demo import run_tasks
-    from pipelines.runner import evaluation_tasks, settings_config
+    from pipelines.runner import evaluation_tasks
 
     settings = _settings()
-    config = settings_config(settings)
+    config = _config(settings)
     _known("experiment", experiments, list(config.experiments))
     sys.exit(0 if run_tasks(settings, evaluation_tasks(config, list(experiments) or list(config.experiments))) else 1)
 

@@ -16,13 +16,14 @@ from assets.experiments.assets import build_assets as build_experiments
 from assets.index.assets import build_assets as build_index
 from assets.monitoring.assets import build_assets as build_monitoring
 from pipelines.alerts import build_alert_sensor
-from pipelines.automation import automation_conditions
-from pipelines.freshness import freshness_policies
-from pipelines.jobs import build_jobs
+from pipelines.automation import automation_conditions, build_automation_sensor
+from pipelines.freshness import apply_policies, freshness_policies
+from pipelines.jobs import build_jobs, default_executor
+from pipelines.maintenance import build_maintenance
 from pipelines.schedules import build_schedules
 from pipelines.sensors import build_sensors
 from pipelines.settings import Settings, load_settings
-from resources.config import ProjectConfig
+from pipelines.standing_checks import build_standing_checks
 
 
 def build_defs(settings: Settings | None = None, resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
@@ -36,15 +37,27 @@ def build_defs(settings: Settings | None = None, resource_overrides: Mapping[str
         ConfigError: a file under the data directory is wrong.
     """
     settings = settings or load_settings()
-    overrides = dict(resource_overrides or {})
-    platform = overrides.pop("platform", None) or settings.platform()
-    return dg.Definitions(assets=build_all_assets(platform.config), resources={"platform": platform, **overrides})
-
-
-def build_all_assets(config: ProjectConfig) -> list[dg.AssetsDefinition]:
-    """Every asset, with its automation condition and freshness policy."""
-    conditions, freshness = automation_conditions(config), freshness_policies(config)
-    return []
+    resources = dict(resource_overrides or {})
+    platform = resources.setdefault("platform", None) or settings.platform()
+    resources["platform"] = platform
+    config = platform.config
+    made = [
+        asset
+        for build in (build_corpus, build_chunks, build_index, build_evaluation, build_experiments, build_monitoring)
+        for asset in build(config)
+    ]
+    standing = build_standing_checks(config, made)
+    assets = apply_policies(made, automation_conditions(config, timezone=settings.timezone), freshness_policies(config))
+    jobs = build_jobs(config)
+    return dg.Definitions(
+        assets=[*assets, standing.asset],
+        asset_checks=[standing.checks],
+        jobs=[*jobs, *build_maintenance(config), standing.job],
+        schedules=build_schedules(config, timezone=settings.timezone),
+        sensors=[*build_sensors(config, jobs), build_automation_sensor(), build_alert_sensor(config)],
+        resources=resources,
+        executor=default_executor(),
+    )
 
 
 defs = build_defs()

@@ -14,11 +14,14 @@ from typing import Any
 
 import yaml
 
+from pipelines.jobs import REFRESH_JOB
 from pipelines.runner import Task, TaskResult, lifecycle, opened, run
 from pipelines.settings import CHECKOUT, Settings, project_dir
 from resources.errors import ConfigError
 from resources.platform import Platform
 
+#: Variants shown in the closing report; the HTML report has all.
+LEADERBOARD_ROWS = 5
 _STATES = {
     "running": "[cyan]running[/]",
     "done": "[green]done[/]",
@@ -29,15 +32,13 @@ _STATES = {
 
 def run_demo(settings: Settings) -> bool:
     """Run the whole lifecycle and print the report; False when a run failed."""
-    from rich.console import Console
-
-    console = Console(highlight=False)
+    console = _console()
     started = time.perf_counter()
     console.print(f"[bold]genaiops[/]: data in {settings.data_dir}, state in {settings.state_dir}")
     with opened(settings) as (defs, instance):
         platform = settings.platform()
         tasks = lifecycle(platform.config, day=datetime.now(UTC).date())
-        refreshes = [task for task in tasks if task.job == "refresh_source"]
+        refreshes = [task for task in tasks if task.job == REFRESH_JOB]
         results = _run_all(console, defs, instance, refreshes)
         if all(result.success for result in results):
             _write_missing_questions(console, platform)
@@ -49,34 +50,43 @@ def run_demo(settings: Settings) -> bool:
 
 def run_tasks(settings: Settings, tasks: Sequence[Task]) -> bool:
     """Run some tasks with progress and their failures printed; False when one failed."""
-    from rich.console import Console
-
-    console = Console(highlight=False)
+    console = _console()
     with opened(settings) as (defs, instance):
         results = _run_all(console, defs, instance, tasks)
     _print_failures(console, results)
     return all(result.success for result in results)
 
 
+def _console() -> Any:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=150)
+
+
 def _run_all(console: Any, defs: Any, instance: Any, tasks: Sequence[Task]) -> list[TaskResult]:
     """Run tasks one after the other; a live table on a terminal, a line per step elsewhere."""
     from rich.live import Live
+    from rich.markup import escape
     from rich.table import Table
 
-    steps: dict[tuple[str, str], tuple[str, float]] = {}
+    steps: dict[tuple[str, str], tuple[str, float, str]] = {}
 
     def render() -> Table:
         table = Table(box=None, pad_edge=False, show_header=False)
-        for (title, step), (state, since) in steps.items():
+        for (title, step), (state, since, note) in steps.items():
             elapsed = time.perf_counter() - since if state == "running" else since
-            table.add_row(f"  {title}", step, _STATES[state], f"{elapsed:6.1f} s")
+            table.add_row(f"  {title}", step, _STATES[state], f"{elapsed:6.1f} s", f"[dim]{escape(note)}[/]")
         return table
 
     def progress(task: Task, step: str, state: str) -> None:
         key = (task.title, step)
-        before = steps.get(key)
-        elapsed = time.perf_counter() - before[1] if before and before[0] == "running" else 0.0
-        steps[key] = (state, time.perf_counter() if state == "running" else elapsed)
+        before = steps.get(key, ("", 0.0, ""))
+        if state not in _STATES:
+            steps[key] = (*before[:2], state) if before[0] else ("running", time.perf_counter(), state)
+            return
+        elapsed = time.perf_counter() - before[1] if before[0] == "running" else 0.0
+        steps[key] = (state, time.perf_counter() if state == "running" else elapsed, before[2])
         if not console.is_terminal and state != "running":
             console.print(f"  {task.title}: {step} {_STATES[state]} {elapsed:.1f} s")
 
@@ -122,9 +132,8 @@ def _print_report(
         counts = row["counts"]
         held = f" [yellow]held by a rollback at {row['serving']}[/]" if row["held_by"] else ""
         console.print(f"Index [bold]{row['index_name']}[/]: {counts['chunks']} chunks, snapshot {row['serving']}{held}")
-    for result in results:
-        if leaderboard := result.metadata.get("scored_variants"):
-            _print_leaderboard(console, platform, str(result.task.partition), leaderboard)
+    for experiment in platform.config.experiments:
+        _print_leaderboard(console, platform, experiment)
     for row in state["drift"]:
         console.print(f"Drift, {row['subject']}: {row['verdict']}")
     tokens, cost = work.pop("tokens", 0), work.pop("cost", 0.0)
@@ -167,8 +176,68 @@ def work_done(results: Sequence[TaskResult]) -> dict[str, float]:
     return work
 
 
-def _print_leaderboard(console: Any, platform: Platform, experiment: str, metadata: dict[str, Any]) -> None:
-    raise NotImplementedError
+def _print_leaderboard(console: Any, platform: Platform, experiment: str) -> None:
+    """The newest result of an experiment: the best variants, the champion, and the recommendation."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    with platform.database.connect() as connection:
+        row = connection.execute(
+            "SELECT leaderboard, recommendation FROM experiment_result WHERE experiment = %s ORDER BY result_id DESC LIMIT 1",
+            (experiment,),
+        ).fetchone()
+    if row is None:
+        return
+    board, recommendation = row
+    questions = board["questions"]
+    console.print(
+        f"\nExperiment [bold]{experiment}[/]: {len(board['rows'])} variants on {questions['answerable']} answerable and "
+        f"{questions['unanswerable']} unanswerable questions ({board['split']} split, dataset version {board['dataset_version']})"
+    )
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("variant", no_wrap=True)
+    for title in (
+        "answer quality",
+        f"{board['confidence']:.0%} interval",
+        "vs champion",
+        "p (Holm)",
+        "recall",
+        "nDCG",
+        "F1",
+        "refusal F1",
+    ):
+        table.add_column(title, justify="right")
+    shown = [row for position, row in enumerate(board["rows"]) if position < LEADERBOARD_ROWS or row["champion"]]
+    for row in shown:
+        metrics, difference = row["metrics"], row["difference"]
+        table.add_row(
+            escape(row["variant"]) + (" (champion)" if row["champion"] else ""),
+            f"{row['decision']['estimate']:.3f}",
+            f"{row['decision']['low']:.3f} to {row['decision']['high']:.3f}",
+            f"{difference['estimate']:+.3f}" if difference else "",
+            f"{row['p_adjusted']:.4f}" if row["p_adjusted"] is not None else "",
+            *(
+                _number(metrics[metric]["answerable"])
+                for metric in ("genaiops.recall/1", "genaiops.ndcg/1", "squad.f1/1")
+            ),
+            _number(row["refusal"]["f1"]),
+        )
+    console.print(table)
+    hidden = len(board["rows"]) - len(shown)
+    if hidden:
+        console.print(f"[dim]and {hidden} more in the report[/]")
+    console.print(f"[bold]Recommendation:[/] {escape(recommendation['text'])}")
+    for caveat in recommendation["caveats"]:
+        console.print(f"[dim]- {escape(caveat)}[/]")
+    if recommendation["recommended"]:
+        console.print(
+            f'To adopt it: genaiops promote {experiment} {escape(recommendation["recommended"])} --reason "..."'
+        )
+    console.print()
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"
 
 
 # --- projects made from a user's own folder ---------------------------------------------------------------

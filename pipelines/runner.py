@@ -4,9 +4,10 @@ Belongs here: running jobs for the command line and following their progress.
 Does not belong here: launching through the queue; that is the daemon's and the UI's business.
 """
 
+import logging
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
@@ -14,7 +15,12 @@ from typing import Any
 
 import dagster as dg
 
+from pipelines.jobs import DATASET_JOB, DRIFT_JOB, EXPERIMENT_JOB, REFRESH_JOB, SOURCE_TAG
+from pipelines.maintenance import MAINTENANCE_JOB
+from pipelines.recovery import PROCESS_TAG, fail_abandoned_runs, this_process
 from pipelines.settings import Settings, prepare_home
+from pipelines.standing_checks import STANDING_CHECKS_JOB
+from resources.config import ProjectConfig
 
 
 @dataclass(frozen=True)
@@ -45,31 +51,39 @@ class TaskResult:
     seconds: dict[str, float]
 
 
-#: Called with (task, step, state), state being "running", "done" or "failed".
+#: Called with (task, step, state): "running", "done", "failed", "skipped", or what the step last said of itself.
 Progress = Callable[[Task, str, str], None]
 
+# The display shows what happens; all of the log is in the instance.
+_QUIET = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
 
-def lifecycle(defs: dg.Definitions, settings: Settings, *, day: date) -> list[Task]:
+
+def lifecycle(config: ProjectConfig, *, day: date) -> list[Task]:
     """The runs that make the whole lifecycle once, in order."""
-    config = settings_config(settings)
     return [
         *refresh_tasks(list(config.sources)),
-        *(Task("build_dataset", name, f"evaluation dataset {name}") for name in config.datasets),
-        *(Task("run_experiment", name, f"experiment {name}") for name in config.experiments),
-        Task("watch_drift", day.isoformat(), "drift report"),
+        *evaluation_tasks(config, list(config.experiments)),
+        Task(DRIFT_JOB, day.isoformat(), "drift"),
     ]
 
 
-def refresh_tasks(sources: list[str]) -> list[Task]:
+def refresh_tasks(sources: Sequence[str]) -> list[Task]:
     """One refresh run per source."""
-    return [Task("refresh_source", name, f"source {name}", {"genaiops/source": name}) for name in sources]
+    return [Task(REFRESH_JOB, name, name, {SOURCE_TAG: name}) for name in sources]
 
 
-def settings_config(settings: Settings) -> Any:
-    """The configuration under the data directory."""
-    from resources.config import load_config
+def evaluation_tasks(config: ProjectConfig, experiments: Sequence[str]) -> list[Task]:
+    """The datasets of some experiments, then the experiments."""
+    datasets = dict.fromkeys(config.experiments[name].dataset for name in experiments)
+    return [
+        *(Task(DATASET_JOB, name, name) for name in datasets),
+        *(Task(EXPERIMENT_JOB, name, name) for name in experiments),
+    ]
 
-    return load_config(settings.data_dir)
+
+def maintenance_tasks() -> list[Task]:
+    """Retention, then the standing checks."""
+    return [Task(MAINTENANCE_JOB, None, "retention"), Task(STANDING_CHECKS_JOB, None, "standing checks")]
 
 
 @contextmanager
@@ -79,6 +93,7 @@ def opened(settings: Settings) -> Iterator[tuple[dg.Definitions, dg.DagsterInsta
     from pipelines.definitions import build_defs
 
     with dg.DagsterInstance.get() as instance:
+        fail_abandoned_runs(instance)
         yield build_defs(settings), instance
 
 
@@ -93,7 +108,12 @@ def run(defs: dg.Definitions, instance: dg.DagsterInstance, task: Task, progress
         follower.start()
     try:
         result = job.execute_in_process(
-            instance=instance, partition_key=task.partition, raise_on_error=False, run_id=run_id, tags=task.tags
+            instance=instance,
+            partition_key=task.partition,
+            raise_on_error=False,
+            run_id=run_id,
+            run_config=_QUIET,
+            tags={PROCESS_TAG: this_process(), **task.tags},
         )
     finally:
         stop.set()
@@ -117,9 +137,12 @@ def _follow(instance: dg.DagsterInstance, run_id: str, task: Task, progress: Pro
         connection = instance.get_records_for_run(run_id, cursor=cursor)
         cursor = connection.cursor
         for record in connection.records:
-            event = record.event_log_entry.dagster_event
-            if event and event.event_type_value in states and event.step_key:
-                progress(task, event.step_key, states[event.event_type_value])
+            entry = record.event_log_entry
+            event, step = entry.dagster_event, entry.step_key
+            if step and event is None and entry.level == logging.INFO:
+                progress(task, step, entry.user_message)
+            elif step and event and event.event_type_value in states:
+                progress(task, step, states[event.event_type_value])
         if last:
             return
         stop.wait(0.3)

@@ -91,9 +91,9 @@ CREATE TABLE quarantine (                       -- what was listed but may not e
 CREATE TABLE forgotten (                        -- erased on request; refused when seen again
     source        text NOT NULL,
     path          text NOT NULL,
-    content_hash  bytea,
+    content_hash  bytea,                        -- one row per content it had; NULL: another document has the same bytes
     erasure_id    bigint NOT NULL,
-    PRIMARY KEY (source, path)
+    UNIQUE NULLS NOT DISTINCT (source, path, content_hash)
 );
 CREATE INDEX forgotten_content ON forgotten (content_hash);
 
@@ -158,7 +158,9 @@ CREATE TABLE index_build (                      -- one physical table per build,
     table_name   text NOT NULL,
     run_id       text NOT NULL,
     created_at   timestamptz NOT NULL DEFAULT now(),
-    state        text NOT NULL CHECK (state IN ('loading', 'ready', 'dropped'))
+    state        text NOT NULL CHECK (state IN ('loading', 'ready', 'dropped')),
+    dead_rows    integer NOT NULL DEFAULT 0,    -- retired rows still in the table, as of the newest snapshot
+    damaged_at   timestamptz                    -- set by the audit; the next refresh loads a new build
 );
 CREATE TABLE index_document (                   -- which document version an index shows, by snapshot
     build_id     integer NOT NULL REFERENCES index_build ON DELETE CASCADE,
@@ -168,11 +170,15 @@ CREATE TABLE index_document (                   -- which document version an ind
     valid_from   integer NOT NULL,
     valid_to     integer NOT NULL DEFAULT 2147483647,
     chunks       integer NOT NULL,
+    lexemes      integer NOT NULL,              -- distinct words of its chunks, for the average length BM25 needs
     digest       numeric NOT NULL,              -- sum of row digests, for the audit
     damaged_at   timestamptz,                   -- set by the audit; the next refresh writes the document anew
     PRIMARY KEY (build_id, document_id, valid_from)
 );
 CREATE INDEX index_document_version ON index_document (version_id);
+CREATE INDEX index_document_from ON index_document (build_id, valid_from);
+CREATE INDEX index_document_to ON index_document (build_id, valid_to);
+CREATE INDEX index_document_damaged ON index_document (build_id) WHERE damaged_at IS NOT NULL;
 CREATE TABLE index_snapshot (
     index_name    text NOT NULL,
     snapshot      integer NOT NULL,
@@ -192,6 +198,15 @@ CREATE TABLE index_state (
     held_reason  text,
     updated_at   timestamptz NOT NULL DEFAULT now()
 );
+CREATE TABLE serving_move (                     -- every change of what readers get: published, rolled back, released
+    move_id        bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    index_name     text NOT NULL,
+    from_snapshot  integer NOT NULL,            -- 0: nothing was served before
+    to_snapshot    integer NOT NULL,
+    moved_by       text NOT NULL,
+    reason         text NOT NULL,
+    moved_at       timestamptz NOT NULL DEFAULT now()
+);
 CREATE TABLE snapshot_pin (                     -- what a release or a report pins is never vacuumed
     index_name  text NOT NULL,
     snapshot    integer NOT NULL,
@@ -203,14 +218,13 @@ CREATE TABLE snapshot_pin (                     -- what a release or a report pi
 CREATE TABLE evaluation_dataset (
     dataset       text NOT NULL,
     version       integer NOT NULL,
-    content_hash  text NOT NULL,
+    content_hash  text NOT NULL,                -- equal to the newest version's: no new version
     corpus        jsonb NOT NULL,               -- {source: revision} the evidence was resolved against
     counts        jsonb NOT NULL,
     file          text NOT NULL,                -- Parquet
     run_id        text NOT NULL,
     created_at    timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (dataset, version),
-    UNIQUE (dataset, content_hash)
+    PRIMARY KEY (dataset, version)
 );
 CREATE TABLE evaluation_question (
     dataset      text NOT NULL,
@@ -231,6 +245,7 @@ CREATE TABLE evaluation_evidence (
     version      integer NOT NULL,
     question_id  text NOT NULL,
     ordinal      integer NOT NULL,
+    declared     text NOT NULL,                 -- fingerprint of the evidence as the question file has it
     document_id  bigint NOT NULL,
     text_hash    bytea NOT NULL,
     start_char   integer NOT NULL,
@@ -367,6 +382,7 @@ CREATE TABLE alert (
     told_failing  boolean NOT NULL DEFAULT false,
     told_recovered boolean NOT NULL DEFAULT false,
     tries         integer NOT NULL DEFAULT 0,
+    delivered     jsonb NOT NULL DEFAULT '{}',  -- {target: 'failing' | 'recovered'}: what each target accepted last
     updated_at    timestamptz NOT NULL DEFAULT now()
 );
 CREATE TABLE erasure (

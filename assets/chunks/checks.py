@@ -1,0 +1,150 @@
+"""Checks on chunks: do they reproduce their texts, within their size, for every document?
+
+Belongs here: the outcomes of the checks of chunks; all blocking. New chunks are judged before they are written.
+Does not belong here: the measurements (chunking.py) and cutting (chunkers.py).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from assets.chunks.chunking import ChunkBatch, ChunkWork, coverage_problems, size_problems
+from assets.outcomes import CheckOutcome, great_expectations_outcome
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CHECKS = {
+    "chunks_suite": "Great Expectations on the new chunks: ranges, hashes, ordinals, tokens.",
+    "coverage": "New chunks reproduce exactly the text they claim, and leave out nothing but white space.",
+    "size_limits": "No new chunk is larger than its chunker allows.",
+    "chunk_sets_complete": "Every live document has its chunks, under every chunker its indexes use.",
+}
+
+#: Problems named in the details of a check.
+SHOWN = 20
+
+
+@dataclass
+class ChunkGate:
+    """Judges batches of new chunks before they are written, and remembers what it saw.
+
+    Attributes:
+        suites: one outcome of the suite per batch.
+        chunks: how many were judged; texts likewise.
+    """
+
+    suites: list[CheckOutcome] = field(default_factory=list)
+    coverage: list[dict[str, Any]] = field(default_factory=list)
+    sizes: list[dict[str, Any]] = field(default_factory=list)
+    texts: int = 0
+    chunks: int = 0
+
+    def __call__(self, batch: ChunkBatch) -> bool:
+        """Whether the batch may be written."""
+        before = len(self.coverage) + len(self.sizes)
+        for item in batch.texts:
+            name = item.text_hash.hex()
+            self.coverage += [{"text": name, "problem": found} for found in coverage_problems(item.text, item.chunks)]
+            self.sizes += [
+                {"text": name, "problem": found} for found in size_problems(item.text, item.chunks, batch.chunker)
+            ]
+        self.texts += len(batch.texts)
+        self.chunks += sum(len(item.chunks) for item in batch.texts)
+        suite = validate_chunks(chunks_frame(batch))
+        self.suites.append(suite)
+        return suite.passed and len(self.coverage) + len(self.sizes) == before
+
+
+def chunk_checks(work: ChunkWork, gate: ChunkGate) -> list[CheckOutcome]:
+    """All declared checks, in order."""
+    return [
+        chunks_suite(work, gate.suites),
+        _problems("coverage", "every character that is not white space, unchanged", gate.coverage, work, gate),
+        _problems("size_limits", "no chunk above the size of its chunker", gate.sizes, work, gate),
+        chunk_sets_complete(work),
+    ]
+
+
+def chunks_suite(work: ChunkWork, suites: Sequence[CheckOutcome]) -> CheckOutcome:
+    """The suite over all batches: the first failure, or the last pass."""
+    if not suites:
+        return _standing("chunks_suite", work)
+    return next((suite for suite in suites if not suite.passed), suites[-1])
+
+
+def chunks_frame(batch: ChunkBatch) -> "pd.DataFrame":
+    """One row per new chunk: id (text and ordinal), ordinal, start, end, characters, tokens, chunk_hash."""
+    import pandas as pd
+
+    pairs = [(item, chunk) for item in batch.texts for chunk in item.chunks]
+    return pd.DataFrame(
+        {
+            "id": pd.array([f"{item.text_hash.hex()}/{chunk.ordinal}" for item, chunk in pairs], dtype="object"),
+            "ordinal": [chunk.ordinal for _, chunk in pairs],
+            "start": [chunk.start for _, chunk in pairs],
+            "end": [chunk.end for _, chunk in pairs],
+            "characters": [chunk.end - chunk.start for _, chunk in pairs],
+            "tokens": [chunk.tokens for _, chunk in pairs],
+            "chunk_hash": pd.array([chunk.hash.hex() for _, chunk in pairs], dtype="object"),
+        }
+    )
+
+
+def validate_chunks(frame: "pd.DataFrame") -> CheckOutcome:
+    """The suite itself, on a frame as ``chunks_frame`` makes it."""
+    from great_expectations import expectations
+
+    gxe: Any = expectations  # its names are not declared as exported
+    return great_expectations_outcome(
+        "chunks_suite",
+        frame,
+        [
+            # the other expectations hold on an empty frame
+            gxe.ExpectTableRowCountToBeBetween(min_value=1),
+            gxe.ExpectColumnValuesToNotBeNull(column="id"),
+            gxe.ExpectColumnValuesToBeUnique(column="id"),
+            gxe.ExpectColumnValuesToBeBetween(column="ordinal", min_value=0),
+            gxe.ExpectColumnValuesToBeBetween(column="start", min_value=0),
+            gxe.ExpectColumnValuesToBeBetween(column="characters", min_value=1),
+            gxe.ExpectColumnValuesToBeBetween(column="tokens", min_value=1),
+            gxe.ExpectColumnValuesToMatchRegex(column="chunk_hash", regex="^[0-9a-f]{32}$"),
+        ],
+    )
+
+
+def chunk_sets_complete(work: ChunkWork) -> CheckOutcome:
+    """The source has committed documents, and no live text of it lacks a chunk set."""
+    wanted = work.texts * len(work.chunkers)
+    observed = f"{wanted - work.missing} chunk sets" + (f", {work.missing} are missing" if work.missing else "")
+    return CheckOutcome(
+        "chunk_sets_complete",
+        work.missing == 0 and work.revision > 0,
+        expected=f"{work.texts} texts under {len(work.chunkers)} chunkers",
+        observed=observed if work.revision else "no documents were committed yet; materialize raw_documents first",
+    )
+
+
+def _problems(
+    name: str, expected: str, problems: Sequence[dict[str, Any]], work: ChunkWork, gate: ChunkGate
+) -> CheckOutcome:
+    if not gate.suites:
+        return _standing(name, work)
+    return CheckOutcome(
+        name,
+        not problems,
+        expected=expected,
+        observed=f"{len(problems)} problems in {gate.chunks} new chunks of {gate.texts} texts"
+        if problems
+        else f"holds for {gate.chunks} new chunks of {gate.texts} texts",
+        details={"problems": list(problems[:SHOWN])} if problems else {},
+    )
+
+
+def _standing(name: str, work: ChunkWork) -> CheckOutcome:
+    return CheckOutcome(
+        name,
+        True,
+        expected="passed when the chunks were written",
+        observed=f"no new chunks; those of revision {work.revision} were judged before they were written",
+    )

@@ -1,0 +1,174 @@
+"""Text: from bytes to the one normal form that positions refer to, and what can be told from it alone.
+
+Belongs here: decoding, normalisation, language detection.
+Does not belong here: file formats (parsing.py) and headings (headings.py).
+"""
+
+import codecs
+import re
+import unicodedata
+from collections import Counter
+
+from assets.corpus.failures import ParseFailure
+
+_BOMS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16: its mark begins with that of UTF-16
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+# Allowed of the C0 and C1 controls: tab and line feed. Surrogates and U+FFFE/U+FFFF are no characters at all.
+_FORBIDDEN = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
+_LINE_ENDS = re.compile("\r\n?|[\x0b\x0c\x85]")
+_HIGH_RUN = re.compile("[\x80-\U0010ffff]{5,}")
+_WORD = re.compile(r"[^\W\d_]+")
+#: More forbidden controls than this share of the characters: the bytes are no text.
+_BINARY_SHARE = 0.3
+
+
+def decode(data: bytes, declared: str | None = None) -> tuple[str, str]:
+    """Decode bytes to text.
+
+    In this order: a byte order mark, UTF-8, the declared encoding, UTF-16 without a mark, Windows-1252 where what
+    comes out reads like a western language.
+
+    Args:
+        data: raw bytes.
+        declared: what the document itself says, e.g. in ``<meta charset>``.
+
+    Returns:
+        The text and the name of the encoding.
+
+    Raises:
+        ParseFailure: ``encoding``: none of these fits.
+    """
+    for mark, encoding in _BOMS:
+        if data.startswith(mark):
+            return _strictly(data[len(mark) :], encoding), encoding
+    guess = _utf16_without_mark(data)
+    if guess:
+        return _strictly(data, guess), guess
+    try:
+        return _refuse_binary(data.decode("utf-8")), "utf-8"
+    except UnicodeDecodeError as error:
+        position = error.start
+    if declared and (codec := _known(declared)) not in (None, "utf-8"):
+        assert codec is not None
+        return _strictly(data, codec), codec
+    try:
+        text = data.decode("cp1252")
+    except UnicodeDecodeError:
+        text = ""
+    # Western text has few accented letters in a row; other 8-bit and multi-byte encodings show up as long runs.
+    high = sum(1 for character in text if character > "\x7f")
+    if not text or high > 0.3 * len(text) or _HIGH_RUN.search(text):
+        raise ParseFailure("encoding", f"not UTF-8 (byte {position}) and no other encoding fits; save it as UTF-8")
+    return _refuse_binary(text), "cp1252"
+
+
+def normalise(text: str) -> str:
+    """Bring a text into its normal form.
+
+    Unicode NFC; line ends are ``\\n``; NUL, other controls and lone surrogates are removed; no white space at the end
+    of a line, no empty lines at either end. Normalising twice changes nothing.
+    """
+    text = _FORBIDDEN.sub("", _LINE_ENDS.sub("\n", text.removeprefix("\ufeff")))
+    if not unicodedata.is_normalized("NFC", text):
+        text = unicodedata.normalize("NFC", text)
+    return "\n".join(line.rstrip() for line in text.split("\n")).strip("\n")
+
+
+def detect_language(text: str) -> str | None:
+    """Tell the language of a text by its most frequent words, or by its script.
+
+    Deterministic and cheap, for filtering rather than linguistics: en, de, fr, es, it, pt, nl, sv by function words;
+    ru, el, he, ar, ja, zh, ko by script. None when the text is too short or undecided.
+    """
+    words = _WORD.findall(text[:20_000].lower())
+    if not words:
+        return None
+    script = _script("".join(words)[:4_000])
+    if script:
+        return script
+    if len(words) < 20:
+        return None
+    seen = Counter(words)
+    counts = {language: sum(seen[word] for word in known) for language, known in _FUNCTION_WORDS.items()}
+    (best, most), (_, second) = sorted(counts.items(), key=lambda item: -item[1])[:2]
+    return best if most >= 0.08 * len(words) and most >= 1.25 * second else None
+
+
+def language_code(tag: str | None) -> str | None:
+    """The primary subtag of a language tag in lower case (``de`` for ``de-AT`` or ``de_AT``), or None."""
+    primary = re.split("[-_]", (tag or "").strip().lower())[0]
+    return primary if re.fullmatch("[a-z]{2,3}", primary) else None
+
+
+def _strictly(data: bytes, encoding: str) -> str:
+    try:
+        return _refuse_binary(data.decode(encoding))
+    except UnicodeDecodeError as error:
+        raise ParseFailure("encoding", f"says it is {encoding} but is not, at byte {error.start}") from error
+
+
+def _refuse_binary(text: str) -> str:
+    controls = len(_FORBIDDEN.findall(text))
+    if controls > _BINARY_SHARE * len(text):
+        raise ParseFailure("encoding", f"{controls} of {len(text)} characters are controls: not a text")
+    return text
+
+
+def _utf16_without_mark(data: bytes) -> str | None:
+    """UTF-16 of mostly Latin text has a NUL in every second byte."""
+    sample = data[:4096]
+    half = len(sample) // 2
+    if half < 2:
+        return None
+    even, odd = sample[0::2].count(0), sample[1::2].count(0)
+    if odd > 0.7 * half and even < 0.1 * half:
+        return "utf-16-le"
+    if even > 0.7 * half and odd < 0.1 * half:
+        return "utf-16-be"
+    return None
+
+
+def _known(encoding: str) -> str | None:
+    try:
+        return codecs.lookup(encoding).name
+    except (LookupError, ValueError):
+        return None
+
+
+def _script(letters: str) -> str | None:
+    if letters.isascii():
+        return None
+    counts = {language: len(script.findall(letters)) for language, script in _SCRIPTS.items()}
+    if counts["ja"] > 0.1 * len(letters):
+        return "ja"  # kana among Chinese characters
+    language = max(counts, key=lambda key: counts[key])
+    return language if counts[language] > 0.5 * len(letters) else None
+
+
+_SCRIPTS = {
+    "ru": re.compile("[\u0400-\u04ff]"),
+    "el": re.compile("[\u0370-\u03ff]"),
+    "he": re.compile("[\u0590-\u05ff]"),
+    "ar": re.compile("[\u0600-\u06ff]"),
+    "ja": re.compile("[\u3040-\u30ff]"),
+    "zh": re.compile("[\u4e00-\u9fff]"),
+    "ko": re.compile("[\uac00-\ud7af]"),
+}
+_FUNCTION_WORDS = {
+    language: frozenset(words.split())
+    for language, words in {
+        "en": "the of and to a in is that it for as with be are this on by not or from an you can if will",
+        "de": "der die das und ist nicht ein eine zu den von mit für auf im des dem sie es wird auch als bei oder",
+        "fr": "le la les des et est un une du que dans pour par sur pas vous avec au sont ce qui ou aux ne plus",
+        "es": "el los las de la que y en un una por con para es del se no su al lo como más o está este",
+        "it": "il di che la e un una per non con del della sono è in si da al le gli dei nel alla più anche",
+        "pt": "o os de que e do da em um uma para com não por se na no dos das ao mais são como você está",
+        "nl": "de het een van en is dat in op te voor met niet zijn aan er of om ook als bij door wordt naar uw",
+        "sv": "och att det som en är på av för med den till inte om ett har kan de vid eller från du ska din",
+    }.items()
+}

@@ -1,0 +1,185 @@
+"""Checks of evaluation_dataset: whether its questions can tell good answers from bad ones.
+
+Belongs here: the names shown in the UI, and each check as a function of the resolved questions.
+Does not belong here: resolving them (dataset.py), comparing texts (leakage.py).
+
+Outcomes name questions by id only: question texts may come from real users.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from assets.evaluation.dataset import ResolvedDataset
+from assets.evaluation.leakage import Item, duplicates, leaks
+from assets.outcomes import CheckOutcome, great_expectations_outcome
+from resources.config import DatasetConfig, PromptConfig
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CHECKS: dict[str, str] = {
+    "dataset_size": "Enough questions have their evidence in the current documents.",
+    "unanswerable_share": "Enough questions cannot be answered from the documents, so that refusing is tested.",
+    "stale_share": "The documents have not moved on from too many questions.",
+    "duplicate_questions": "Hardly any question is asked twice, which would count it twice.",
+    "few_shot_leakage": "No question that is scored is shown to the model as a worked example or a train question.",
+    "questions_suite": "Great Expectations: ids, texts, splits and spans are well formed.",
+    "split_balance": "Each split has answerable and unanswerable questions.",
+}
+NOT_BLOCKING = ("split_balance",)
+MAXIMUM_DUPLICATE_SHARE = 0.02
+_SHOWN = 50  # rows of a finding shown in the UI
+
+
+def evaluate_checks(
+    resolved: ResolvedDataset, config: DatasetConfig, prompts: Mapping[str, PromptConfig]
+) -> list[CheckOutcome]:
+    """All checks of this stage, in the order of ``CHECKS``."""
+    return [
+        dataset_size(resolved, config),
+        unanswerable_share(resolved, config),
+        stale_share(resolved, config),
+        duplicate_questions(resolved),
+        few_shot_leakage(resolved, prompts),
+        questions_suite(resolved),
+        split_balance(resolved),
+    ]
+
+
+def dataset_size(resolved: ResolvedDataset, config: DatasetConfig) -> CheckOutcome:
+    """At least ``minimum_questions`` active questions."""
+    active = len(resolved.active)
+    return CheckOutcome(
+        "dataset_size",
+        active >= config.minimum_questions,
+        expected=f"at least {config.minimum_questions} active questions",
+        observed=f"{active} active, {len(resolved.stale)} stale",
+    )
+
+
+def unanswerable_share(resolved: ResolvedDataset, config: DatasetConfig) -> CheckOutcome:
+    """At least ``minimum_unanswerable_share`` of the active questions are unanswerable."""
+    active = resolved.active
+    unanswerable = sum(item.spec.answer is None for item in active)
+    return CheckOutcome(
+        "unanswerable_share",
+        unanswerable >= config.minimum_unanswerable_share * len(active),
+        expected=f"at least {config.minimum_unanswerable_share:.0%} unanswerable",
+        observed=f"{unanswerable} of {len(active)}",
+    )
+
+
+def stale_share(resolved: ResolvedDataset, config: DatasetConfig) -> CheckOutcome:
+    """At most ``maximum_stale_share`` of all questions lost their evidence."""
+    stale = resolved.stale
+    return CheckOutcome(
+        "stale_share",
+        len(stale) <= config.maximum_stale_share * len(resolved.questions),
+        expected=f"at most {config.maximum_stale_share:.0%} stale",
+        observed=f"{len(stale)} of {len(resolved.questions)}",
+        details={"stale": [{"question": item.spec.id, "reason": item.reason} for item in stale[:_SHOWN]]},
+    )
+
+
+def duplicate_questions(resolved: ResolvedDataset) -> CheckOutcome:
+    """At most ``MAXIMUM_DUPLICATE_SHARE`` of the active questions repeat an earlier one."""
+    items = [Item(item.spec.id, item.spec.question, item.spec.answer) for item in resolved.active]
+    pairs = duplicates(items)
+    repeated = len({later for _, later in pairs})
+    return CheckOutcome(
+        "duplicate_questions",
+        repeated <= MAXIMUM_DUPLICATE_SHARE * len(items),
+        expected=f"at most {MAXIMUM_DUPLICATE_SHARE:.0%} of the questions repeat another",
+        observed=f"{repeated} of {len(items)}",
+        details={"pairs": [{"question": first, "repeated_by": second} for first, second in pairs[:_SHOWN]]},
+    )
+
+
+def few_shot_leakage(resolved: ResolvedDataset, prompts: Mapping[str, PromptConfig]) -> CheckOutcome:
+    """No dev or test question is given away by a worked example of a prompt or by a train question."""
+    active = resolved.active
+    scored = [Item(item.spec.id, item.spec.question, item.spec.answer) for item in active if item.spec.split != "train"]
+    shown = [
+        Item(f"train question {item.spec.id}", item.spec.question, item.spec.answer)
+        for item in active
+        if item.spec.split == "train"
+    ]
+    contexts: dict[str, str] = {}
+    for prompt in prompts.values():
+        for number, example in enumerate(prompt.examples, start=1):
+            name = f"example {number} of prompt {prompt.name}"
+            shown.append(Item(name, example.question, example.answer))
+            contexts[name] = example.context
+    found = leaks(scored, shown, contexts)
+    return CheckOutcome(
+        "few_shot_leakage",
+        not found,
+        expected="no scored question among worked examples and train questions",
+        observed=f"{len({leak.question_id for leak in found})} of {len(scored)} scored questions given away"
+        + (f", first {found[0].question_id} by {found[0].leaked_by}" if found else ""),
+        details={
+            "leaks": [{"question": one.question_id, "by": one.leaked_by, "how": one.how} for one in found[:_SHOWN]]
+        },
+    )
+
+
+def split_balance(resolved: ResolvedDataset) -> CheckOutcome:
+    """Each split that exists has answerable and unanswerable questions; a split to score on exists. Only warns."""
+    counts = Counter((item.spec.split, item.spec.answer is not None) for item in resolved.active)
+    splits = sorted({split for split, _ in counts})
+    rows = [
+        {"split": split, "answerable": counts[split, True], "unanswerable": counts[split, False]} for split in splits
+    ]
+    one_sided = [row["split"] for row in rows if not row["answerable"] or not row["unanswerable"]]
+    missing = [split for split in ("dev", "test") if split not in splits]
+    return CheckOutcome(
+        "split_balance",
+        not one_sided and not missing,
+        expected="dev and test exist, and every split has answerable and unanswerable questions",
+        observed="; ".join(
+            [f"{split}: one kind only" for split in one_sided] + [f"{split}: no questions" for split in missing]
+        )
+        or "balanced",
+        blocking=False,
+        severity="WARN",
+        details={"splits": rows},
+    )
+
+
+def questions_suite(resolved: ResolvedDataset) -> CheckOutcome:
+    """Great Expectations over one row per question."""
+    from great_expectations import expectations
+
+    gxe: Any = expectations  # its names are not declared as exported
+    suite = [
+        gxe.ExpectTableRowCountToBeBetween(min_value=1),
+        gxe.ExpectColumnValuesToNotBeNull(column="question_id"),
+        gxe.ExpectColumnValuesToBeUnique(column="question_id"),
+        gxe.ExpectColumnValuesToBeBetween(column="question_characters", min_value=3, max_value=2000),
+        gxe.ExpectColumnValuesToBeInSet(column="split", value_set=["train", "dev", "test"]),
+        gxe.ExpectColumnValuesToBeInSet(column="status", value_set=["active", "stale"]),
+        gxe.ExpectColumnValuesToBeInSet(column="evidence_fits_answer", value_set=[True]),
+        gxe.ExpectColumnValuesToBeInSet(column="spans_fit_quotes", value_set=[True]),
+        gxe.ExpectColumnValuesToBeInSet(column="stale_has_reason", value_set=[True]),
+    ]
+    return great_expectations_outcome("questions_suite", _frame(resolved), suite)
+
+
+def _frame(resolved: ResolvedDataset) -> "pd.DataFrame":
+    import pandas as pd
+
+    columns = ("question_id", "question_characters", "split", "status", "evidence_fits_answer", "spans_fit_quotes", "stale_has_reason")  # fmt: skip
+    rows = [
+        (
+            item.spec.id,
+            len(item.spec.question.strip()),
+            item.spec.split,
+            item.status,
+            item.status == "stale" or len(item.evidence) == len(item.spec.evidence),
+            all(piece.end - piece.start == len(piece.quote) > 0 for piece in item.evidence),
+            (item.status == "stale") == (item.reason is not None),
+        )
+        for item in resolved.questions
+    ]
+    return pd.DataFrame(rows, columns=list(columns))

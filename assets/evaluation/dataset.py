@@ -1,0 +1,485 @@
+"""Evaluation datasets: questions resolved to character spans of the current documents, in versions.
+
+Belongs here: following evidence through edits and renames, the version rule, tables and Parquet file, reading back.
+Does not belong here: searching one text for one quote (anchoring.py), and whether a version may be published (checks.py).
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from psycopg.types.json import Jsonb
+
+from assets.evaluation.anchoring import Anchor, find_edited, find_exact, find_normalised, fold
+from assets.evaluation.metrics.base import GoldSpan
+from assets.evaluation.questions import EvidenceSpec, QuestionSpec, load_questions
+from resources.config import ProjectConfig
+from resources.errors import PermanentError
+from resources.faults import crash_point
+from resources.fingerprint import fingerprint
+from resources.parquet_io import write_table
+from resources.postgres import FOREVER, Connection, Lease
+
+CODE_VERSION = "1"
+
+Status = Literal["active", "stale"]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A quote and where it stands; of a stale question, where it stood last.
+
+    Attributes:
+        declared: fingerprint of the evidence as the question file has it.
+        text_hash: content address of the document text the range refers to.
+        quote: that text's characters ``[start, end)``.
+    """
+
+    declared: str
+    document_id: int
+    text_hash: bytes
+    start: int
+    end: int
+    quote: str
+
+
+@dataclass(frozen=True)
+class ResolvedQuestion:
+    """A question with its evidence found, or the reason why not."""
+
+    spec: QuestionSpec
+    status: Status
+    reason: str | None
+    evidence: tuple[Evidence, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of question, answer and evidence (documents, positions, quotes)."""
+        places = [(item.document_id, item.start, item.end, item.quote) for item in self.evidence]
+        return fingerprint([self.spec.question, self.spec.answer, self.status, places])
+
+
+@dataclass(frozen=True)
+class ResolvedDataset:
+    """All questions of a dataset against one state of the documents; nothing is stored yet.
+
+    Attributes:
+        corpus: revision of each source the evidence was resolved against.
+        found: pieces of evidence by how they were found (see ``anchoring.How``), and ``lost``.
+    """
+
+    dataset: str
+    questions: tuple[ResolvedQuestion, ...]
+    corpus: dict[str, int]
+    found: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def active(self) -> list[ResolvedQuestion]:
+        """Questions that are scored."""
+        return [question for question in self.questions if question.status == "active"]
+
+    @property
+    def stale(self) -> list[ResolvedQuestion]:
+        """Questions whose evidence vanished; excluded from scoring."""
+        return [question for question in self.questions if question.status == "stale"]
+
+    @property
+    def content_hash(self) -> str:
+        """Hash of everything resolved; equal hashes are the same version."""
+        return fingerprint(
+            {
+                "code": CODE_VERSION,
+                "questions": [
+                    [item.spec.id, item.spec.split, item.spec.tags, item.reason, item.fingerprint]
+                    + [[evidence.declared, evidence.text_hash.hex()] for evidence in item.evidence]
+                    for item in self.questions
+                ],
+            }
+        )
+
+    def counts(self) -> dict[str, Any]:
+        """Questions by status, split and answerability, and evidence by how it was found."""
+        active = self.active
+        return {
+            "questions": len(self.questions),
+            "active": len(active),
+            "stale": len(self.stale),
+            "unanswerable": sum(item.spec.answer is None for item in active),
+            "splits": dict(sorted(Counter(item.spec.split for item in active).items())),
+            "evidence": dict(sorted(self.found.items())),
+        }
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question of a stored version; ``gold`` is empty for unanswerable and for stale questions."""
+
+    question_id: str
+    question: str
+    answer: str | None
+    answerable: bool
+    split: str
+    tags: dict[str, Any]
+    status: Status
+    reason: str | None
+    fingerprint: str
+    gold: tuple[GoldSpan, ...]
+
+
+@dataclass(frozen=True)
+class EvaluationDataset:
+    """A stored version of a dataset; ``corpus`` is the revision of each source it was resolved against."""
+
+    dataset: str
+    version: int
+    content_hash: str
+    questions: list[Question]
+    corpus: dict[str, int]
+
+    def split(self, name: str) -> list[Question]:
+        """The active questions of one split."""
+        return [item for item in self.questions if item.split == name and item.status == "active"]
+
+
+@dataclass(frozen=True)
+class WrittenDataset:
+    """What ``write_dataset`` did: the version, whether it is new, its file and the rows written."""
+
+    version: int
+    created: bool
+    file: Path
+    rows: int
+
+
+# --- resolving ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Document:
+    document_id: int
+    text_hash: bytes
+
+
+class _Corpus:
+    """The live documents of the dataset's sources; texts are read when first needed and kept for the next quote."""
+
+    def __init__(self, connection: Connection, sources: Sequence[str]) -> None:
+        self._connection = connection
+        rows = connection.execute(
+            "SELECT source, path, document_id, text_hash FROM document_version WHERE source = ANY(%s) AND rev_to = %s",
+            (list(sources), FOREVER),
+        ).fetchall()
+        self.by_path = {(source, path): _Document(document_id, digest) for source, path, document_id, digest in rows}
+        self.by_id = {document.document_id: document for document in self.by_path.values()}
+        self._texts: dict[bytes, str] = {}
+        self.revisions: dict[str, int] = dict(
+            connection.execute(
+                "SELECT source, max(revision) FROM source_revision WHERE source = ANY(%s) GROUP BY source ORDER BY source",
+                (list(sources),),
+            ).fetchall()
+        )
+
+    def text(self, document: _Document) -> str:
+        if document.text_hash not in self._texts:
+            row = self._connection.execute(
+                "SELECT text FROM document_text WHERE text_hash = %s", (document.text_hash,)
+            ).fetchone()
+            assert row is not None  # a foreign key holds the text
+            self._texts[document.text_hash] = row[0]
+        return self._texts[document.text_hash]
+
+
+def resolve(
+    connection: Connection, config: ProjectConfig, dataset: str, previous_version: int | None
+) -> ResolvedDataset:
+    """Anchor every question of a dataset to the live documents of its sources.
+
+    Evidence that the file declares as before is followed from where ``previous_version`` had it: its document by id
+    (so through a rename), its quote by position. One piece of evidence that cannot be found makes its question stale.
+
+    Raises:
+        ConfigError: the question file is wrong.
+        PermanentError: a source of the dataset has no committed revision yet.
+    """
+    questions = load_questions(config.questions_path(dataset))
+    sources = config.datasets[dataset].sources
+    corpus = _Corpus(connection, sources)
+    if missing := sorted(set(sources) - set(corpus.revisions)):
+        raise PermanentError(
+            f"dataset {dataset}: source {', '.join(missing)} was never loaded; materialize raw_documents for it first"
+        )
+    earlier = _evidence_of(connection, dataset, previous_version) if previous_version else {}
+    found: Counter[str] = Counter()
+    resolved = tuple(_resolve(question, sources, corpus, earlier, found) for question in questions)
+    return ResolvedDataset(dataset, resolved, corpus.revisions, dict(found))
+
+
+def _evidence_of(connection: Connection, dataset: str, version: int) -> dict[tuple[str, str], Evidence]:
+    rows = connection.execute(
+        """SELECT question_id, declared, document_id, text_hash, start_char, end_char, quote
+           FROM evaluation_evidence WHERE dataset = %s AND version = %s""",
+        (dataset, version),
+    ).fetchall()
+    return {(question_id, declared): Evidence(declared, *rest) for question_id, declared, *rest in rows}
+
+
+def _resolve(
+    question: QuestionSpec,
+    sources: Sequence[str],
+    corpus: _Corpus,
+    earlier: Mapping[tuple[str, str], Evidence],
+    found: Counter[str],
+) -> ResolvedQuestion:
+    evidence: list[Evidence] = []
+    reasons: list[str] = []
+    for spec in question.evidence:
+        declared = spec.fingerprint()
+        before = earlier.get((question.id, declared))
+        place = _find(question, spec, before, declared, sources, corpus)
+        if isinstance(place, str):
+            found["lost"] += 1
+            reasons.append(place)
+            if before is not None:
+                evidence.append(before)  # remembered, so that it is found again when the document comes back
+        else:
+            item, how = place
+            found[how] += 1
+            evidence.append(item)
+    reason = "; ".join(dict.fromkeys(reasons)) or None
+    return ResolvedQuestion(question, "stale" if reason else "active", reason, tuple(evidence))
+
+
+def _find(
+    question: QuestionSpec,
+    spec: EvidenceSpec,
+    before: Evidence | None,
+    declared: str,
+    sources: Sequence[str],
+    corpus: _Corpus,
+) -> tuple[Evidence, str] | str:
+    """The evidence and how it was found, or why it was not."""
+    if spec.source not in sources:
+        return f"{spec.document}: the dataset does not list source {spec.source!r}"
+    followed = corpus.by_id.get(before.document_id) if before else None
+    named = corpus.by_path.get((spec.source, spec.path))
+    documents = list(dict.fromkeys(document for document in (followed, named) if document is not None))
+    if not documents:
+        return f"{spec.document}: no such document (any more)"
+    if spec.quote is None and before is None:
+        return _by_range(spec, declared, documents[0], corpus)
+    quotes = list(dict.fromkeys(quote for quote in (spec.quote, before and before.quote) if quote))
+    for step, search in _SEARCHES:
+        for document in documents:
+            text = corpus.text(document)
+            near = before.start if before and before.document_id == document.document_id else None
+            for quote in quotes:
+                anchor = search(text, quote, near)
+                if anchor is None:
+                    continue
+                item = Evidence(
+                    declared, document.document_id, document.text_hash, anchor.start, anchor.end,
+                    text[anchor.start : anchor.end],
+                )  # fmt: skip
+                if step == "edited" and _lost_answer(question.answer, quote, item.quote):
+                    return f"{spec.document}: the quoted passage was edited and no longer holds the answer"
+                as_written = quote == spec.quote or spec.quote is None
+                return item, anchor.how if as_written else "re-anchored"
+    return f"{spec.document}: the quoted passage is gone"
+
+
+def _by_range(spec: EvidenceSpec, declared: str, document: _Document, corpus: _Corpus) -> tuple[Evidence, str] | str:
+    text = corpus.text(document)
+    start, end = spec.start or 0, spec.end or 0
+    if end > len(text) or not text[start:end].strip():
+        return f"{spec.document}: characters {start} to {end} are outside its text or blank ({len(text)} characters)"
+    return Evidence(declared, document.document_id, document.text_hash, start, end, text[start:end]), "exact"
+
+
+def _lost_answer(answer: str | None, old: str, new: str) -> bool:
+    """Whether an edit took the answer out of the quote that held it word for word."""
+    wanted = fold(answer or "").text.lower()
+    return bool(wanted) and wanted in fold(old).text.lower() and wanted not in fold(new).text.lower()
+
+
+_SEARCHES: tuple[tuple[str, Callable[[str, str, int | None], Anchor | None]], ...] = (
+    ("exact", find_exact),
+    ("normalised", find_normalised),
+    ("edited", find_edited),
+)
+
+
+# --- storing --------------------------------------------------------------------------------------------
+
+
+def newest_version(connection: Connection, dataset: str) -> int | None:
+    """Number of the newest stored version; ``None`` before the first."""
+    row = connection.execute("SELECT max(version) FROM evaluation_dataset WHERE dataset = %s", (dataset,)).fetchone()
+    return row[0] if row else None
+
+
+def dataset_file(artifacts: Path, dataset: str, version: int) -> Path:
+    """Where the Parquet file of a version lies."""
+    return artifacts / "evaluation" / dataset / f"v{version}.parquet"
+
+
+def write_dataset(
+    connection: Connection, resolved: ResolvedDataset, *, artifacts: Path, run_id: str, lease: Lease
+) -> WrittenDataset:
+    """Store a resolved dataset as the next version, or keep the newest one when its content is the same.
+
+    The Parquet file is in place before the transaction commits, so that a version never lacks its file; a file whose
+    transaction was lost is overwritten by the next version of that number.
+
+    Raises:
+        StaleLeaseError: another run took the dataset over.
+    """
+    lease.check(connection)
+    content_hash = resolved.content_hash
+    newest = connection.execute(
+        "SELECT version, content_hash, corpus FROM evaluation_dataset WHERE dataset = %s ORDER BY version DESC LIMIT 1",
+        (resolved.dataset,),
+    ).fetchone()
+    if newest and newest[1] == content_hash:
+        path = dataset_file(artifacts, resolved.dataset, newest[0])
+        if not path.exists():
+            _write_file(path, replace(resolved, corpus=newest[2]), newest[0])
+        return WrittenDataset(newest[0], False, path, 0)
+    version = newest[0] + 1 if newest else 1
+    path = dataset_file(artifacts, resolved.dataset, version)
+    rows = _insert(connection, resolved, version, content_hash, path, run_id)
+    _write_file(path, resolved, version)
+    crash_point("evaluation.written_file")
+    return WrittenDataset(version, True, path, rows)
+
+
+def _insert(
+    connection: Connection, resolved: ResolvedDataset, version: int, content_hash: str, path: Path, run_id: str
+) -> int:
+    dataset = resolved.dataset
+    connection.execute(
+        """INSERT INTO evaluation_dataset (dataset, version, content_hash, corpus, counts, file, run_id)
+           VALUES (%s, %s, %s, %s, %s, %s, %s)""",
+        (dataset, version, content_hash, Jsonb(resolved.corpus), Jsonb(resolved.counts()), str(path), run_id),
+    )
+    questions = [
+        (
+            dataset, version, item.spec.id, item.spec.question, item.spec.answer, item.spec.split, Jsonb(item.spec.tags),
+            item.status, item.reason, item.fingerprint,
+        )
+        for item in resolved.questions
+    ]  # fmt: skip
+    evidence = [
+        (
+            dataset, version, item.spec.id, ordinal, piece.declared, piece.document_id, piece.text_hash, piece.start,
+            piece.end, piece.quote,
+        )
+        for item in resolved.questions
+        for ordinal, piece in enumerate(item.evidence)
+    ]  # fmt: skip
+    _copy(
+        connection,
+        "COPY evaluation_question (dataset, version, question_id, question, answer, split, tags, status, reason, fingerprint) FROM STDIN",
+        questions,
+    )
+    _copy(
+        connection,
+        """COPY evaluation_evidence (dataset, version, question_id, ordinal, declared, document_id, text_hash, start_char,
+           end_char, quote) FROM STDIN""",
+        evidence,
+    )
+    return 1 + len(questions) + len(evidence)
+
+
+def _copy(connection: Connection, statement: Any, rows: Iterable[Sequence[Any]]) -> None:
+    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        for row in rows:
+            copy.write_row(row)
+
+
+def _write_file(path: Path, resolved: ResolvedDataset, version: int) -> None:
+    import pyarrow as pa
+
+    from resources.fingerprint import canonical_json
+
+    evidence = pa.struct(
+        [("document_id", pa.int64()), ("text_hash", pa.string()), ("start", pa.int32()), ("end", pa.int32()), ("quote", pa.string())]
+    )  # fmt: skip
+    text_columns = ("question_id", "question", "answer", "split", "status", "reason", "tags", "fingerprint")
+    schema = pa.schema([*((name, pa.string()) for name in text_columns), ("evidence", pa.list_(evidence))])
+    records = (
+        {
+            "question_id": item.spec.id,
+            "question": item.spec.question,
+            "answer": item.spec.answer,
+            "split": item.spec.split,
+            "status": item.status,
+            "reason": item.reason,
+            "tags": canonical_json(item.spec.tags),
+            "fingerprint": item.fingerprint,
+            "evidence": [
+                {
+                    "document_id": piece.document_id,
+                    "text_hash": piece.text_hash.hex(),
+                    "start": piece.start,
+                    "end": piece.end,
+                    "quote": piece.quote,
+                }
+                for piece in item.evidence
+            ],
+        }
+        for item in resolved.questions
+    )
+    provenance = {
+        "dataset": resolved.dataset,
+        "version": version,
+        "content_hash": resolved.content_hash,
+        "corpus": resolved.corpus,
+    }
+    write_table(path, records, schema, provenance)
+
+
+def read_dataset(connection: Connection, dataset: str, version: int | None = None) -> EvaluationDataset:
+    """Read a stored version, by default the newest; questions come in the order of their ids.
+
+    Raises:
+        PermanentError: there is no such version.
+    """
+    row = connection.execute(
+        """SELECT version, content_hash, corpus FROM evaluation_dataset
+           WHERE dataset = %s AND (%s::integer IS NULL OR version = %s) ORDER BY version DESC LIMIT 1""",
+        (dataset, version, version),
+    ).fetchone()
+    if row is None:
+        which = f"version {version}" if version else "version yet"
+        raise PermanentError(
+            f"evaluation dataset {dataset!r} has no {which}; materialize evaluation_dataset for partition {dataset!r} first"
+        )
+    gold: dict[str, list[GoldSpan]] = {}
+    for question_id, document_id, start, end in connection.execute(
+        """SELECT question_id, document_id, start_char, end_char FROM evaluation_evidence
+           WHERE dataset = %s AND version = %s ORDER BY question_id, ordinal""",
+        (dataset, row[0]),
+    ):
+        gold.setdefault(question_id, []).append(GoldSpan(document_id, start, end))
+    questions = [
+        Question(
+            question_id=question_id,
+            question=question,
+            answer=answer,
+            answerable=answer is not None,
+            split=split,
+            tags=tags,
+            status=status,
+            reason=reason,
+            fingerprint=digest,
+            gold=tuple(gold.get(question_id, ())) if status == "active" else (),
+        )
+        for question_id, question, answer, split, tags, status, reason, digest in connection.execute(
+            """SELECT question_id, question, answer, split, tags, status, reason, fingerprint FROM evaluation_question
+               WHERE dataset = %s AND version = %s ORDER BY question_id COLLATE "C" """,
+            (dataset, row[0]),
+        )
+    ]
+    return EvaluationDataset(dataset, row[0], row[1], questions, row[2])

@@ -1,0 +1,121 @@
+"""Checks of scored_variants: whether an experiment was carried out well enough to be believed.
+
+Belongs here: the names shown in the UI, and each check as a pure function of plain numbers.
+Does not belong here: running the experiment (running.py), and whether a variant is good (recommendation.py).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from assets.evaluation.metrics.base import METRICS
+from assets.experiments.trials import Plan, Scope, TrialOutcome, TrialWork
+from assets.outcomes import CheckOutcome
+from resources.config import ExperimentConfig
+
+CHECKS: dict[str, str] = {
+    "baseline_present": "The champion is among the variants, so that there is something to be better than.",
+    "dataset_matches_snapshot": "Few questions had to be left out because a snapshot shows another text of their evidence.",
+    "trials_complete": "Every variant has a trial on every question, and few of them failed.",
+    "scores_defined": "Every metric has a finite value on every trial it applies to.",
+    "retrieval_not_empty": "Retrieval found something for nearly every question.",
+}
+MAXIMUM_STALE_SHARE = 0.2
+#: Full-text search rightly finds nothing for a question that shares no word with any document; a broken index finds
+#: nothing for most questions.
+MAXIMUM_EMPTY_SHARE = 0.2
+
+_QUESTION_DECIDES = {
+    "all questions": lambda question: True,
+    "answerable questions": lambda question: bool(question.gold),
+    "answerable questions with a reference answer": lambda question: question.answer is not None,
+    "unanswerable questions": lambda question: not question.answerable,
+}
+
+
+def baseline_present(champion: str, variants: Sequence[str]) -> CheckOutcome:
+    """The champion is one of the variants that are compared."""
+    return CheckOutcome(
+        "baseline_present",
+        champion in variants,
+        expected=f"{champion} among the variants",
+        observed=f"{len(variants)} variants, {'with' if champion in variants else 'without'} it",
+    )
+
+
+def dataset_matches_snapshot(scope: Scope) -> CheckOutcome:
+    """At most a fifth of the questions are stale for the snapshots, and some question is left."""
+    return CheckOutcome(
+        "dataset_matches_snapshot",
+        bool(scope.questions) and scope.stale_share <= MAXIMUM_STALE_SHARE,
+        expected=f"questions left, and at most {MAXIMUM_STALE_SHARE:.0%} of them stale",
+        observed=f"{len(scope.questions)} questions left; {len(scope.stale)} stale ({scope.stale_share:.1%})",
+        details={
+            "stale_questions": list(scope.stale),
+            "snapshots": dict(scope.snapshots),
+            "dataset_version": scope.version,
+            "remedy": "refresh the sources, then the indexes, then evaluation_dataset",
+        },
+    )
+
+
+def trials_complete(
+    experiment: ExperimentConfig, plan: Plan, outcomes: Mapping[str, TrialOutcome], work: TrialWork
+) -> CheckOutcome:
+    """Every trial is on record, and the failed share is within the experiment's limit."""
+    missing = sum(trial.fingerprint not in outcomes for trial in plan.trials)
+    failed = [trial for trial in plan.trials if trial.fingerprint in outcomes and outcomes[trial.fingerprint].failed]
+    share = len(failed) / max(1, len(plan.trials))
+    errors: dict[str, int] = {}
+    for trial in failed:
+        error = outcomes[trial.fingerprint].error or "unknown"
+        errors[error] = errors.get(error, 0) + 1
+    details: dict[str, Any] = {"failed": len(failed), "missing": missing, "errors": errors}
+    if work.stopped:
+        details["stopped"] = work.stopped
+    return CheckOutcome(
+        "trials_complete",
+        bool(plan.trials) and not missing and share <= experiment.maximum_failed_share,
+        expected=f"{len(plan.trials)} trials, at most {experiment.maximum_failed_share:.1%} failed",
+        observed=f"{len(plan.trials) - missing} trials, {share:.1%} failed"
+        + (f"; {work.stopped}" if work.stopped else ""),
+        details=details,
+    )
+
+
+def scores_defined(plan: Plan, values: Mapping[str, Mapping[str, float | None]]) -> CheckOutcome:
+    """No metric lacks a value on a trial whose question it applies to, and no value is NaN or infinite."""
+    undefined: dict[str, int] = {}
+    checked = 0
+    for trial in plan.trials:
+        scores = values.get(trial.fingerprint, {})
+        for metric, definition in METRICS.items():
+            value = scores.get(metric)
+            applies = _QUESTION_DECIDES.get(definition.applies_to, lambda question: False)(trial.question)
+            checked += applies
+            if (value is None and applies) or (value is not None and not math.isfinite(value)):
+                undefined[metric] = undefined.get(metric, 0) + 1
+    return CheckOutcome(
+        "scores_defined",
+        bool(checked) and not undefined,
+        expected="a finite value wherever a metric applies",
+        observed=f"{sum(undefined.values())} of {checked} values undefined",
+        details={"undefined": undefined} if undefined else {},
+    )
+
+
+def retrieval_not_empty(plan: Plan) -> CheckOutcome:
+    """No search setting comes back empty for more than a fifth of the questions."""
+    settings: dict[str, list[bool]] = {}
+    for trial in plan.trials:
+        variant = trial.variant
+        settings.setdefault(f"{variant.index}/{variant.search_mode}/k{variant.k}", []).append(not trial.result.hits)
+    shares = {name: sum(empty) / len(empty) for name, empty in settings.items()}
+    worst = max(shares, key=lambda name: shares[name], default=None)
+    return CheckOutcome(
+        "retrieval_not_empty",
+        worst is not None and shares[worst] <= MAXIMUM_EMPTY_SHARE,
+        expected=f"at most {MAXIMUM_EMPTY_SHARE:.0%} of searches empty in every search setting",
+        observed=f"{shares[worst]:.1%} in {worst}" if worst else "no searches",
+        details={"empty_share": shares},
+    )

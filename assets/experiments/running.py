@@ -1,0 +1,331 @@
+"""Running an experiment: from its file to a recorded result, in the order the asset calls it.
+
+Belongs here: what one run holds together (snapshots, questions, variants, budget), and the transaction of the result.
+Does not belong here: each step's own work (trials.py, scores.py, leaderboard.py, recommendation.py, report.py).
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from psycopg.types.json import Jsonb
+
+from assets.evaluation.metrics.base import METRICS
+from assets.experiments import leaderboard as boards
+from assets.experiments import recommendation as recommendations
+from assets.experiments import report, trials
+from assets.experiments.champion import (
+    EVIDENCE_KIND,
+    Champion,
+    current_champion,
+    experiment_config,
+    settings_fingerprint,
+)
+from assets.experiments.leaderboard import Leaderboard
+from assets.experiments.recommendation import Recommendation
+from assets.experiments.scores import Scores, score_trials
+from assets.experiments.trials import Plan, Progress, Scope, TrialOutcome, TrialWork
+from assets.experiments.variants import expand, register_variants
+from assets.outcomes import CheckOutcome, record_evidence
+from resources.answerer import Answerer, Variant
+from resources.config import ExperimentConfig
+from resources.errors import BudgetExceededError
+from resources.faults import crash_point
+from resources.fingerprint import fingerprint
+from resources.models import Budget, Models, Usage
+from resources.platform import Platform
+from resources.postgres import Connection, Lease
+from resources.vector_index import VectorIndex
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One run of an experiment, before any trial.
+
+    Attributes:
+        models: the platform's models, charging every request to ``budget``.
+        scope: questions and snapshots, the same for all trials of the run.
+    """
+
+    config: ExperimentConfig
+    platform: Platform
+    run_id: str
+    lease: Lease
+    models: Models
+    budget: Budget
+    index: VectorIndex
+    answerer: Answerer
+    variants: tuple[Variant, ...]
+    prompt_versions: Mapping[str, int]
+    champion: Champion
+    scope: Scope
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The trials of a run with their records and scores; ``seconds`` by step."""
+
+    plan: Plan
+    work: TrialWork
+    outcomes: Mapping[str, TrialOutcome]
+    scores: Scores
+    seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an experiment found.
+
+    Attributes:
+        fingerprint: of everything that was compared; the data version of the asset.
+        new: false when the newest result on record is this one.
+        files: report (HTML) and trial records (Parquet).
+    """
+
+    result_id: int
+    fingerprint: str
+    leaderboard: Leaderboard
+    recommendation: Recommendation
+    new: bool
+    files: Mapping[str, Path]
+    confirmation_work: TrialWork
+
+
+@contextmanager
+def prepared(platform: Platform, name: str, run_id: str, lease: Lease) -> Iterator[Experiment]:
+    """Fix what the run is about: variants, champion, budget, questions, and the serving snapshot of each index.
+
+    The snapshots stay pinned while the block runs, so that no retention job removes them under a trial.
+
+    Raises:
+        PermanentError: the experiment cannot be run as it is configured, or its dataset was never built.
+        SnapshotNotFoundError: an index was never published.
+    """
+    config = experiment_config(platform.config, name)
+    boards.check_decision_metric(config)
+    currencies = {platform.config.chat_model(model).price.currency for model in config.grid.model}
+    budget = Budget(config.budget, currency=min(currencies) if len(currencies) == 1 else "USD")
+    models = platform.models.within(budget)
+    index = VectorIndex(platform.database, platform.config, models)
+    variants = tuple(expand(platform.config, models, config))
+    snapshots = {one: index.serving(one) for one in dict.fromkeys(config.grid.index)}
+    pin = f"experiment:{name}:running"
+    with platform.database.connect() as connection:
+        lease.check(connection)
+        _pin(connection, pin, snapshots)
+        versions = register_variants(connection, variants, run_id)
+        champion = current_champion(connection, platform.config, models, config)
+        scope = trials.resolve_scope(connection, platform.config, config, snapshots)
+    try:
+        yield Experiment(
+            config=config,
+            platform=platform,
+            run_id=run_id,
+            lease=lease,
+            models=models,
+            budget=budget,
+            index=index,
+            answerer=Answerer(platform.database, platform.config, models, index),
+            variants=variants,
+            prompt_versions=versions,
+            champion=champion,
+            scope=scope,
+        )
+    finally:
+        with platform.database.connect() as connection:
+            _pin(connection, pin, {})
+
+
+def measure(
+    experiment: Experiment,
+    *,
+    variants: Sequence[Variant] | None = None,
+    scope: Scope | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Measurement:
+    """Run and score the trials that are missing, of all variants on the experiment's questions by default."""
+    database, scope = experiment.platform.database, scope or experiment.scope
+    plan = trials.plan_trials(database, experiment.index, variants or experiment.variants, scope)
+    began = time.monotonic()
+    work = trials.run_trials(
+        database,
+        experiment.answerer,
+        experiment.platform.config,
+        experiment.config,
+        scope,
+        plan,
+        run_id=experiment.run_id,
+        lease=experiment.lease,
+        progress=progress,
+    )
+    ran = time.monotonic()
+    outcomes = trials.read_outcomes(database, plan)
+    scores = score_trials(database, plan, outcomes, list(METRICS))
+    return Measurement(
+        plan=plan,
+        work=work,
+        outcomes=outcomes,
+        scores=scores,
+        seconds={"retrieval": plan.seconds, "trials": ran - began, "scores": time.monotonic() - ran},
+    )
+
+
+def spent(experiment: Experiment) -> Usage:
+    """What the run really paid so far, question embeddings included."""
+    return experiment.budget.spent
+
+
+def conclude(experiment: Experiment, measurement: Measurement, outcomes: Sequence[CheckOutcome]) -> Result:
+    """Record leaderboard, recommendation and evidence, unless the newest result already says the same.
+
+    Args:
+        outcomes: the checks the result rests on; none of them blocking it.
+    """
+    key = _result_fingerprint(experiment, measurement)
+    folder = experiment.platform.artifacts / "experiments" / experiment.config.name
+    with experiment.platform.database.connect() as connection:
+        newest = connection.execute(
+            """SELECT result_id, fingerprint, leaderboard, recommendation FROM experiment_result
+               WHERE experiment = %s ORDER BY result_id DESC LIMIT 1""",
+            (experiment.config.name,),
+        ).fetchone()
+    confirmation_work = TrialWork()
+    if newest and newest[1] == key:
+        result_id, _, board, recommendation = newest
+    else:
+        measured = boards.measure(
+            experiment.variants, experiment.scope, measurement.plan, measurement.outcomes, measurement.scores
+        )
+        board = {
+            **boards.build(
+                experiment.config,
+                experiment.scope,
+                measured,
+                champion=experiment.champion.variant.name,
+                prompt_versions=experiment.prompt_versions,
+                models=experiment.models,
+            ),
+            "champion_reason": experiment.champion.reason,
+            "settings": settings_fingerprint(experiment.config),
+        }
+        recommendation = recommendations.recommend(board)
+        if recommendation["verdict"] == "promote" and experiment.config.split == "dev":
+            confirmation_work = _confirm(experiment, board, recommendation)
+        result_id = _record(experiment, key, board, recommendation, outcomes)
+        crash_point("experiments.result_committed")
+    files = report.write(
+        folder, result_id, board, recommendation, measurement.plan, measurement.outcomes, measurement.scores
+    )
+    return Result(
+        result_id=result_id,
+        fingerprint=key,
+        leaderboard=board,
+        recommendation=recommendation,
+        new=not (newest and newest[1] == key),
+        files=files,
+        confirmation_work=confirmation_work,
+    )
+
+
+def _confirm(experiment: Experiment, board: Leaderboard, recommendation: Recommendation) -> TrialWork:
+    """Ask champion and recommended variant the held-back questions, and add what comes out to the recommendation."""
+    with experiment.platform.database.connect() as connection:
+        scope = trials.resolve_scope(
+            connection, experiment.platform.config, experiment.config, experiment.scope.snapshots, split="test"
+        )
+        uses = _uses(connection, experiment.config.dataset, recommendation)
+    if not scope.questions:
+        recommendation["caveats"].append("The dataset has no held-back (test) questions to confirm the choice on.")
+        return TrialWork()
+    by_name = {variant.name: variant for variant in experiment.variants}
+    pair = [by_name[recommendation["champion"]], by_name[recommendation["recommended"]]]
+    try:
+        measurement = measure(experiment, variants=pair, scope=scope)
+    except BudgetExceededError as error:
+        recommendation["caveats"].append(f"The choice is not confirmed on held-back questions: {error}")
+        return TrialWork()
+    if measurement.work.stopped:
+        recommendation["caveats"].append(
+            f"The choice is not confirmed on held-back questions: {measurement.work.stopped}"
+        )
+        return measurement.work
+    measured = boards.measure(pair, scope, measurement.plan, measurement.outcomes, measurement.scores)
+    scores = boards.decision_scores(measured, experiment.config.decision_metric)
+    confirmation = recommendations.confirm(
+        board, recommendation, scores[:, 0].tolist(), scores[:, 1].tolist(), uses=uses
+    )
+    recommendation["confirmation"] = confirmation
+    recommendation["text"] += " " + confirmation["text"]
+    return measurement.work
+
+
+def _uses(connection: Connection, dataset: str, recommendation: Recommendation) -> int:
+    """How many different choices the held-back questions have judged, this one included."""
+    pairs = connection.execute(
+        """SELECT DISTINCT recommendation->'confirmation'->>'champion', recommendation->'confirmation'->>'recommended'
+           FROM experiment_result WHERE recommendation->'confirmation'->>'dataset' = %s""",
+        (dataset,),
+    ).fetchall()
+    this = (recommendation["champion_fingerprint"], recommendation["recommended_fingerprint"])
+    return len({*pairs, this})
+
+
+def _result_fingerprint(experiment: Experiment, measurement: Measurement) -> str:
+    return fingerprint(
+        {
+            "code": [
+                trials.CODE_VERSION, boards.CODE_VERSION, recommendations.CODE_VERSION, report.CODE_VERSION,
+            ],
+            "settings": settings_fingerprint(experiment.config),
+            "dataset_version": experiment.scope.version,
+            "snapshots": dict(experiment.scope.snapshots),
+            "champion": experiment.champion.variant.fingerprint,
+            "metrics": list(METRICS),
+            "trials": [
+                [trial.fingerprint, measurement.outcomes[trial.fingerprint].status] for trial in measurement.plan.trials
+            ],
+        }
+    )  # fmt: skip
+
+
+def _record(
+    experiment: Experiment,
+    key: str,
+    board: Leaderboard,
+    recommendation: Recommendation,
+    outcomes: Sequence[CheckOutcome],
+) -> int:
+    """Write the result with its evidence, and move the pins to its snapshots, in one transaction."""
+    name = experiment.config.name
+    with experiment.platform.database.connect() as connection:
+        experiment.lease.check(connection)
+        row = connection.execute(
+            """INSERT INTO experiment_result
+                   (experiment, fingerprint, dataset_version, snapshots, leaderboard, recommendation, run_id)
+               VALUES (%s, %s, %s, %s, %s, %s, %s) RETURNING result_id""",
+            (
+                name,
+                key,
+                experiment.scope.version,
+                Jsonb(dict(experiment.scope.snapshots)),
+                Jsonb(board),
+                Jsonb(recommendation),
+                experiment.run_id,
+            ),
+        ).fetchone()
+        assert row is not None
+        record_evidence(connection, EVIDENCE_KIND, name, key, outcomes, experiment.run_id)
+        _pin(connection, f"experiment:{name}", experiment.scope.snapshots)
+    return row[0]
+
+
+def _pin(connection: Connection, pinned_by: str, snapshots: Mapping[str, int]) -> None:
+    """Make ``snapshots`` the ones pinned under this name, and no others."""
+    connection.execute("DELETE FROM snapshot_pin WHERE pinned_by = %s", (pinned_by,))
+    for index, snapshot in sorted(snapshots.items()):
+        connection.execute(
+            "INSERT INTO snapshot_pin (index_name, snapshot, pinned_by) VALUES (%s, %s, %s)",
+            (index, snapshot, pinned_by),
+        )

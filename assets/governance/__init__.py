@@ -1,0 +1,1 @@
+"""Governance: the right to be forgotten, with a proof."""

@@ -1,0 +1,289 @@
+"""Embedding: computes the vectors a source still lacks, each distinct input once per embedding model.
+
+Belongs here: finding what is missing, rebuilding the input texts, validating and storing vectors.
+Does not belong here: calling the provider (resources/models.py), putting vectors into an index (staging.py).
+
+A batch is one transaction, so a kill loses at most the batch in flight and nothing that was paid for before.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from psycopg.types.json import Jsonb
+
+from assets.chunks.enrichment import embedding_input
+from assets.index.coverage import Coverage, measure_coverage, newest_revision
+from assets.index.specification import CacheIds, Specification, cache_ids, specify
+from resources.errors import PermanentError
+from resources.faults import crash_point
+from resources.fingerprint import text_hash
+from resources.models import Usage
+from resources.platform import Platform
+from resources.postgres import FOREVER, Connection
+
+#: Inputs looked up at a time; sorted by length inside, so that a request holds texts of one size.
+WINDOW = 4096
+#: Shorter vectors are zero in half precision; larger numbers do not fit it.
+SMALLEST_NORM, LARGEST_NUMBER = 1e-6, 65504.0
+#: Vectors kept for the statistics of the suite.
+SAMPLE = 1000
+
+
+@dataclass(frozen=True)
+class VectorFacts:
+    """What is known of one vector without showing it."""
+
+    input_hash: str
+    model: str
+    dimensions: int
+    norm: float
+    finite: bool
+
+
+@dataclass
+class ModelWork:
+    """What was done for one specification of chunker, enrichment and embedding model.
+
+    Attributes:
+        model: name of the embedding model.
+        indexes: names of the indexes that share it.
+        computed: vectors made and stored in this run.
+        rejected: vectors that were refused and not stored, with the reason counted.
+        sample: facts on some of the vectors made in this run, refused ones included.
+    """
+
+    model: str
+    indexes: list[str]
+    dimensions: int
+    computed: int = 0
+    rejected: dict[str, int] = field(default_factory=dict)
+    batches: int = 0
+    usage: Usage = field(default_factory=Usage)
+    sample: list[VectorFacts] = field(default_factory=list)
+    coverage: Coverage = field(default_factory=Coverage)
+
+    @property
+    def reused(self) -> int:
+        """Distinct inputs whose vector was there already."""
+        return self.coverage.inputs - self.coverage.inputs_without_embedding - self.computed
+
+
+@dataclass(frozen=True)
+class EmbeddingWork:
+    """What ``embed_source`` did.
+
+    Attributes:
+        revision: the source's revision it was done for.
+        seconds: wall time.
+    """
+
+    source: str
+    revision: int
+    models: list[ModelWork]
+    seconds: float
+
+    @property
+    def computed(self) -> int:
+        """Vectors made in this run."""
+        return sum(work.computed for work in self.models)
+
+    @property
+    def reused(self) -> int:
+        """Distinct inputs whose vector was there already."""
+        return sum(work.reused for work in self.models)
+
+    @property
+    def usage(self) -> Usage:
+        """What the provider charged."""
+        return sum((work.usage for work in self.models), Usage())
+
+
+@dataclass(frozen=True)
+class _Missing:
+    input_hash: bytes
+    text_hash: bytes
+    ordinal: int
+    start: int
+    end: int
+    heading_path: list[str]
+
+
+def embed_source(platform: Platform, source: str, run_id: str) -> EmbeddingWork:
+    """Make every vector the indexes over ``source`` need for its newest revision and do not have.
+
+    Raises:
+        PermanentError: a cached chunk does not fit its text; or the provider refused for good.
+        TransientError: the provider did not answer.
+    """
+    started = time.perf_counter()
+    works: list[ModelWork] = []
+    for specification, indexes in _distinct(platform, source):
+        embedder_id = _register(platform, specification)
+        with platform.database.connect() as connection:
+            ids = cache_ids(connection, specification)
+            revision = newest_revision(connection, source)
+        assert ids.embedder == embedder_id
+        work = ModelWork(specification.model.name, indexes, specification.model.dimensions)
+        if ids.complete:
+            for window in _missing(platform, ids, source):
+                _embed_window(platform, specification, embedder_id, window, work, run_id)
+        with platform.database.connect() as connection:
+            work.coverage = measure_coverage(connection, ids, source, revision)
+        works.append(work)
+    with platform.database.connect() as connection:
+        revision = newest_revision(connection, source)
+    return EmbeddingWork(source, revision, works, time.perf_counter() - started)
+
+
+def _distinct(platform: Platform, source: str) -> list[tuple[Specification, list[str]]]:
+    """The indexes over the source, those with the same chunker, enrichment and embedder together."""
+    groups: dict[tuple[str, str, str], tuple[Specification, list[str]]] = {}
+    for index in platform.config.indexes_of(source):
+        specification = specify(platform, index.name)
+        key = (specification.chunker, specification.enrichment, specification.embedder)
+        groups.setdefault(key, (specification, []))[1].append(index.name)
+    return list(groups.values())
+
+
+def _register(platform: Platform, specification: Specification) -> int:
+    with platform.database.connect() as connection:
+        connection.execute(
+            """INSERT INTO embedder (fingerprint, config, dimensions) SELECT %(fingerprint)s, %(config)s, %(dimensions)s
+               WHERE NOT EXISTS (SELECT 1 FROM embedder WHERE fingerprint = %(fingerprint)s)
+               ON CONFLICT DO NOTHING""",
+            {
+                "fingerprint": specification.embedder,
+                "config": Jsonb(specification.to_json()["embedder"]),
+                "dimensions": specification.model.dimensions,
+            },
+        )
+        row = connection.execute(
+            "SELECT embedder_id FROM embedder WHERE fingerprint = %s", (specification.embedder,)
+        ).fetchone()
+        assert row is not None
+        return row[0]
+
+
+def _missing(platform: Platform, ids: CacheIds, source: str) -> Iterator[list[_Missing]]:
+    """Walk the chunks of live documents that have no vector, in key order, a bounded window at a time."""
+    last: tuple[bytes, int] = (b"", -1)
+    while True:
+        with platform.database.connect() as connection:
+            rows = connection.execute(
+                """SELECT i.input_hash, i.text_hash, i.ordinal, c.start_char, c.end_char, c.heading_path
+                   FROM (SELECT DISTINCT text_hash FROM document_version
+                         WHERE source = %(source)s AND rev_to = %(forever)s AND text_hash >= %(text)s) live
+                   JOIN chunk_input i ON i.enrichment_id = %(enrichment)s AND i.chunker_id = %(chunker)s
+                        AND i.text_hash = live.text_hash
+                   JOIN chunk c ON c.chunker_id = i.chunker_id AND c.text_hash = i.text_hash AND c.ordinal = i.ordinal
+                   WHERE (i.text_hash, i.ordinal) > (%(text)s, %(ordinal)s)
+                     AND NOT EXISTS (SELECT 1 FROM embedding e
+                                     WHERE e.embedder_id = %(embedder)s AND e.input_hash = i.input_hash)
+                   ORDER BY i.text_hash, i.ordinal LIMIT %(window)s""",
+                {
+                    "source": source,
+                    "forever": FOREVER,
+                    "enrichment": ids.enrichment,
+                    "chunker": ids.chunker,
+                    "embedder": ids.embedder,
+                    "text": last[0],
+                    "ordinal": last[1],
+                    "window": WINDOW,
+                },
+            ).fetchall()
+        if not rows:
+            return
+        yield list({row[0]: _Missing(*row) for row in rows}.values())
+        last = (rows[-1][1], rows[-1][2])
+
+
+def _embed_window(
+    platform: Platform,
+    specification: Specification,
+    embedder_id: int,
+    window: list[_Missing],
+    work: ModelWork,
+    run_id: str,
+) -> None:
+    embedder = platform.models.embedder(specification.model.name)
+    inputs = sorted(_inputs(platform, specification, window), key=lambda item: (-len(item[1]), item[0]))
+    size = specification.model.batch_size * specification.model.limits.concurrency
+    for first in range(0, len(inputs), size):
+        batch = inputs[first : first + size]
+        result = embedder.embed([text for _, text in batch])
+        work.usage = work.usage + result.usage
+        usable = validate([key for key, _ in batch], result.vectors, work)
+        with platform.database.connect() as connection:
+            store(connection, embedder_id, [(batch[i][0], result.vectors[i]) for i in usable], run_id)
+        work.computed += len(usable)
+        work.batches += 1
+        crash_point("index.embedded_batch")
+
+
+def _inputs(platform: Platform, specification: Specification, window: list[_Missing]) -> list[tuple[bytes, str]]:
+    with platform.database.connect() as connection:
+        texts = dict(
+            connection.execute(
+                "SELECT text_hash, text FROM document_text WHERE text_hash = ANY(%s)",
+                (list({item.text_hash for item in window}),),
+            ).fetchall()
+        )
+    inputs = []
+    for item in window:
+        chunk = texts[item.text_hash][item.start : item.end]
+        text = embedding_input(item.heading_path, chunk, specification.index.enrichment)
+        if text_hash(text) != item.input_hash:
+            raise PermanentError(
+                f"chunk {item.ordinal} of text {item.text_hash.hex()} does not give the input it claims; "
+                "the chunk cache is damaged: delete this text's rows in chunk_set and refresh"
+            )
+        inputs.append((item.input_hash, text))
+    return inputs
+
+
+def validate(keys: Sequence[bytes], vectors: np.ndarray, work: ModelWork) -> list[int]:
+    """Positions of the usable vectors; the others are counted in ``work.rejected`` and stay out of the cache.
+
+    A vector is usable when it has the model's dimensions, is finite, fits half precision and is not zero: pgvector
+    takes a zero vector and then leaves it out of the graph without a word.
+    """
+    right_shape = vectors.ndim == 2 and vectors.shape == (len(keys), work.dimensions)
+    if not right_shape:
+        work.rejected["dimensions"] = work.rejected.get("dimensions", 0) + len(keys)
+        found = vectors.shape[1] if vectors.ndim == 2 else 0
+        work.sample += [
+            VectorFacts(key.hex(), work.model, found, 0.0, False) for key in keys[: SAMPLE - len(work.sample)]
+        ]
+        return []
+    finite: np.ndarray = np.isfinite(vectors).all(axis=1)
+    numbers = np.where(finite[:, None], vectors, 0).astype(np.float64)
+    norms, largest = np.linalg.norm(numbers, axis=1), np.abs(numbers).max(axis=1)
+    usable = finite & (norms >= SMALLEST_NORM) & (largest <= LARGEST_NUMBER)
+    for reason, bad in (
+        ("not finite", ~finite),
+        ("zero", finite & (norms < SMALLEST_NORM)),
+        ("too large", finite & (largest > LARGEST_NUMBER)),
+    ):
+        if np.any(bad):
+            work.rejected[reason] = work.rejected.get(reason, 0) + int(np.sum(bad))
+    good, refused = np.flatnonzero(usable).tolist(), np.flatnonzero(~usable).tolist()
+    for i in (refused + good)[: SAMPLE - len(work.sample)]:
+        facts = VectorFacts(keys[i].hex(), work.model, vectors.shape[1], float(norms[i]), bool(np.all(finite[i])))
+        work.sample.append(facts)
+    return good
+
+
+def store(connection: Connection, embedder_id: int, rows: Sequence[tuple[bytes, np.ndarray]], run_id: str) -> None:
+    """Add vectors to the cache by binary COPY, in key order so that two runs cannot deadlock; what is there stays."""
+    connection.execute("CREATE TEMP TABLE arrived (input_hash bytea, embedding vector) ON COMMIT DROP")
+    with connection.cursor() as cursor, cursor.copy("COPY arrived FROM STDIN WITH (FORMAT BINARY)") as copy:
+        copy.set_types(["bytea", "vector"])
+        for row in rows:
+            copy.write_row(row)
+    connection.execute(
+        """INSERT INTO embedding (embedder_id, input_hash, embedding, run_id)
+           SELECT %s, input_hash, embedding, %s FROM arrived ORDER BY input_hash ON CONFLICT DO NOTHING""",
+        (embedder_id, run_id),
+    )

@@ -1,0 +1,257 @@
+"""Measuring: the facts about a staged snapshot that its gates judge.
+
+Belongs here: SQL and searches that observe a stage. Does not belong here: thresholds and verdicts (checks.py).
+
+The work follows the change: rows are counted for the documents a stage touched, totals come from ``index_document``.
+"""
+
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+from psycopg import sql
+
+from assets.index.coverage import newest_revision
+from assets.index.specification import Specification, cache_ids
+from assets.index.staging import Stage, staged_view
+from assets.index.tables import has_graph
+from resources.platform import Platform
+from resources.postgres import Connection
+from resources.vector_index import VectorIndex, View
+
+#: Queries a small delta is tried with before the whole sample is asked for.
+FIRST_SAMPLE = 20
+#: Distances this close are the same: halfvec keeps eleven bits.
+DISTANCE_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Rows against what they should be.
+
+    Attributes:
+        expected_chunks: of the texts shown, by their chunk sets.
+        documented_chunks: by ``index_document``.
+        touched: documents the stage changed; ``mismatched`` of them have another number of visible rows than chunks.
+    """
+
+    expected_chunks: int
+    documented_chunks: int
+    touched: int
+    mismatched: int
+
+
+@dataclass(frozen=True)
+class Completeness:
+    """Documents of the sources' revisions against documents shown."""
+
+    expected: int
+    missing: int
+    superfluous: int
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Neighbours found, over a sample of stored vectors.
+
+    Attributes:
+        recall: mean share of the true ten nearest that the search returned; 1 when search is exact.
+        found_itself: queries whose own chunk, or one with the same text, came first.
+        misses: the first queries that did not, as document id and ordinal.
+    """
+
+    queries: int
+    recall: float
+    found_itself: int
+    exact: bool
+    seconds: float = 0.0
+    misses: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Freshness:
+    """What readers get against what the source has.
+
+    Attributes:
+        revision: newest revision of the source; ``served`` is the one the serving snapshot shows, 0 for none.
+        hours_behind: since the oldest revision that is not served was committed; 0 when the newest is.
+    """
+
+    snapshot: int
+    revision: int
+    served: int
+    hours_behind: float
+    held_by: str | None
+
+
+def measure_parity(connection: Connection, stage: Stage, specification: Specification) -> Parity:
+    """Count chunks expected, documented and really there."""
+    ids = cache_ids(connection, specification)
+    row = connection.execute(
+        sql.SQL(
+            """WITH shown AS (SELECT d.document_id, d.chunks, d.valid_from, v.text_hash
+                              FROM index_document d LEFT JOIN document_version v USING (version_id)
+                              WHERE d.build_id = %(build)s AND d.valid_from <= %(number)s AND d.valid_to > %(number)s),
+                    touched AS (SELECT document_id FROM index_document
+                                WHERE build_id = %(build)s AND (valid_from = %(number)s OR valid_to = %(number)s)
+                                GROUP BY 1),
+                    rows AS (SELECT c.document_id, count(*) AS rows FROM {} c JOIN touched USING (document_id)
+                             WHERE c.valid_from <= %(number)s AND c.valid_to > %(number)s GROUP BY 1)
+               SELECT coalesce((SELECT sum(s.chunks) FROM shown JOIN chunk_set s
+                       ON s.chunker_id = %(chunker)s AND s.text_hash = shown.text_hash), 0),
+                      coalesce((SELECT sum(chunks) FROM shown), 0),
+                      (SELECT count(*) FROM touched),
+                      (SELECT count(*) FROM touched LEFT JOIN rows USING (document_id) LEFT JOIN shown USING (document_id)
+                       LEFT JOIN chunk_set s ON s.chunker_id = %(chunker)s AND s.text_hash = shown.text_hash
+                       WHERE coalesce(rows.rows, 0) <> coalesce(s.chunks, 0))"""
+        ).format(sql.Identifier(stage.table)),
+        {"build": stage.build_id, "number": stage.snapshot, "chunker": ids.chunker},
+    ).fetchone()
+    assert row is not None
+    return Parity(*map(int, row))
+
+
+def measure_completeness(connection: Connection, stage: Stage) -> Completeness:
+    """Compare documents shown with the documents of the staged revisions."""
+    row = connection.execute(
+        """WITH expected AS (SELECT v.document_id, v.version_id
+                             FROM unnest(%(sources)s::text[], %(revisions)s::integer[]) s (source, revision)
+                             JOIN document_version v ON v.source = s.source
+                                  AND v.rev_from <= s.revision AND v.rev_to > s.revision),
+                shown AS (SELECT document_id, version_id FROM index_document
+                          WHERE build_id = %(build)s AND valid_from <= %(number)s AND valid_to > %(number)s)
+           SELECT (SELECT count(*) FROM expected),
+                  (SELECT count(*) FROM (SELECT * FROM expected EXCEPT ALL SELECT * FROM shown) m),
+                  (SELECT count(*) FROM (SELECT * FROM shown EXCEPT ALL SELECT * FROM expected) s)""",
+        {
+            "sources": list(stage.sources),
+            "revisions": list(stage.sources.values()),
+            "build": stage.build_id,
+            "number": stage.snapshot,
+        },
+    ).fetchone()
+    assert row is not None
+    return Completeness(*row)
+
+
+def measure_neighbours(
+    platform: Platform, connection: Connection, stage: Stage, specification: Specification, queries: int
+) -> Neighbours:
+    """Search the stage with vectors of its own chunks, taken from the embedding cache and not from the index.
+
+    Half of the sample are chunks the stage wrote, half are any; both by a hash, so that a second run asks the same.
+    """
+    started = time.perf_counter()
+    view = staged_view(stage, has_graph(connection, stage.table))
+    exact = not view.graph or view.chunks < specification.index.hnsw.exact_below
+    index = VectorIndex(platform.database, platform.config, platform.models)
+    sample = _sample(connection, stage, specification, queries)
+    recalls: list[float] = []
+    misses: list[str] = []
+    for document_id, ordinal, chunk_hash, vector in sample:
+        hits = _nearest(index, connection, view, vector, exact=None)
+        first = hits[0] if hits else None
+        if first is None or not _is_itself(first, document_id, ordinal, chunk_hash, hits):
+            misses.append(f"{document_id}/{ordinal}")
+        if not exact:
+            recalls.append(_recall(hits, _nearest(index, connection, view, vector, exact=True)))
+    return Neighbours(
+        queries=len(sample),
+        recall=1.0 if exact or not recalls else float(np.mean(recalls)),
+        found_itself=len(sample) - len(misses),
+        exact=exact,
+        seconds=time.perf_counter() - started,
+        misses=misses[:10],
+    )
+
+
+def measure_freshness(connection: Connection, index: str, source: str) -> Freshness:
+    """Compare what readers get with the newest revision of the source."""
+    revision = newest_revision(connection, source)
+    row = connection.execute(
+        """SELECT i.serving, coalesce((s.sources ->> %(source)s)::integer, 0), i.held_by,
+                  coalesce(extract(epoch FROM now() - (
+                      SELECT min(r.committed_at) FROM source_revision r WHERE r.source = %(source)s
+                      AND r.revision > coalesce((s.sources ->> %(source)s)::integer, 0))), 0) / 3600
+           FROM index_state i LEFT JOIN index_snapshot s ON s.index_name = i.index_name AND s.snapshot = i.serving
+           WHERE i.index_name = %(index)s""",
+        {"index": index, "source": source},
+    ).fetchone()
+    if row is None:
+        return Freshness(0, revision, 0, 0.0, None)
+    return Freshness(row[0], revision, row[1], float(row[3]), row[2])
+
+
+@dataclass(frozen=True)
+class _Found:
+    document_id: int
+    ordinal: int
+    chunk_hash: bytes
+    distance: float
+
+
+def _nearest(
+    index: VectorIndex, connection: Connection, view: View, vector: np.ndarray, exact: bool | None
+) -> list[_Found]:
+    from resources.fingerprint import text_hash
+
+    hits = index.search_view(connection, view, "", vector, mode="vector", k=10, exact=exact)
+    return [_Found(hit.document_id, hit.ordinal, text_hash(hit.text), 1 - hit.score) for hit in hits]
+
+
+def _is_itself(first: _Found, document_id: int, ordinal: int, chunk_hash: bytes, hits: list[_Found]) -> bool:
+    """Whether the first hit is the chunk asked with, has its text, or is no nearer than it (another text, same vector)."""
+    if (first.document_id, first.ordinal) == (document_id, ordinal) or first.chunk_hash == chunk_hash:
+        return True
+    own = next((hit for hit in hits if (hit.document_id, hit.ordinal) == (document_id, ordinal)), None)
+    return own is not None and own.distance - first.distance <= DISTANCE_TOLERANCE
+
+
+def _recall(found: list[_Found], true: list[_Found]) -> float:
+    """Share of the true neighbours found; one that is as near as the farthest true one counts as true."""
+    if not true:
+        return 1.0
+    limit = true[-1].distance + 1e-6
+    return min(1.0, sum(hit.distance <= limit for hit in found) / len(true))
+
+
+def _sample(
+    connection: Connection, stage: Stage, specification: Specification, queries: int
+) -> list[tuple[int, int, bytes, np.ndarray]]:
+    """Chunks of the stage with the vectors of their inputs: (document id, ordinal, chunk hash, vector)."""
+    ids = cache_ids(connection, specification)
+    rows = (
+        connection.cursor(binary=True)
+        .execute(
+            sql.SQL(
+                """WITH shown AS (SELECT document_id, chunks, valid_from FROM index_document
+                              WHERE build_id = %(build)s AND valid_from <= %(number)s AND valid_to > %(number)s
+                                AND chunks > 0),
+                    documents AS (
+                        (SELECT document_id, chunks FROM shown WHERE valid_from = %(number)s
+                         ORDER BY hashint8extended(document_id, 1) LIMIT %(half)s)
+                        UNION
+                        (SELECT document_id, chunks FROM shown ORDER BY hashint8extended(document_id, 2) LIMIT %(half)s)),
+                    chosen AS (
+                        SELECT document_id, slot AS ordinal
+                        FROM documents, generate_series(0, least(chunks, %(queries)s) - 1) slot
+                        ORDER BY row_number() OVER (PARTITION BY document_id
+                                                    ORDER BY hashint8extended(document_id, slot)), document_id
+                        LIMIT %(queries)s)
+               SELECT c.document_id, c.ordinal, c.chunk_hash, e.embedding
+               FROM chosen JOIN {} c ON c.document_id = chosen.document_id AND c.ordinal = chosen.ordinal
+                    AND c.valid_from <= %(number)s AND c.valid_to > %(number)s
+               JOIN embedding e ON e.embedder_id = %(embedder)s AND e.input_hash = c.input_hash
+               ORDER BY c.document_id, c.ordinal"""
+            ).format(sql.Identifier(stage.table)),
+            {
+                "build": stage.build_id,
+                "number": stage.snapshot,
+                "half": (queries + 1) // 2,
+                "queries": queries,
+                "embedder": ids.embedder,
+            },
+        )
+        .fetchall()
+    )
+    return [(row[0], row[1], bytes(row[2]), row[3].to_numpy()) for row in rows]

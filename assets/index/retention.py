@@ -1,0 +1,237 @@
+"""Retention: removes snapshots beyond the policy, and rows and cached work that nothing needs any more.
+
+Belongs here: which snapshots stay, and what goes with the others.
+Does not belong here: the numbers (data/policies/index.yaml), erasure on request (assets/governance).
+
+A snapshot stays when it is one of the newest ``keep_snapshots``, younger than ``keep_days``, the head, served, or
+pinned. A retained snapshot can be searched: its rows hold text and vector themselves.
+"""
+
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from psycopg import sql
+
+from assets.index import tables
+from assets.index.specification import specify
+from assets.index.staging import discard_leftovers
+from resources.errors import LeaseHeldError
+from resources.platform import Platform
+from resources.postgres import FOREVER, Connection, Lease
+
+
+@dataclass(frozen=True)
+class IndexRetention:
+    """What retention did to one index; ``skipped`` says why it did nothing."""
+
+    index: str
+    snapshots_kept: int = 0
+    snapshots_removed: int = 0
+    rows_removed: int = 0
+    documents_removed: int = 0
+    builds_dropped: int = 0
+    skipped: str = ""
+
+
+@dataclass(frozen=True)
+class CacheRetention:
+    """What retention removed from the caches; ``skipped`` says why it did nothing."""
+
+    document_versions: int = 0
+    chunk_sets: int = 0
+    embeddings: int = 0
+    parse_results: int = 0
+    texts: int = 0
+    skipped: str = ""
+
+
+@dataclass(frozen=True)
+class Retention:
+    """What ``apply_retention`` did."""
+
+    indexes: tuple[IndexRetention, ...]
+    caches: CacheRetention
+
+
+def apply_retention(
+    platform: Platform,
+    run_id: str | None = None,
+    *,
+    wait_seconds: float = 30,
+    holder_is_dead: Callable[[str], bool] = lambda holder: False,
+) -> Retention:
+    """Apply ``policies/index.yaml`` to every index there is, configured or not, then to the caches.
+
+    An index or source that is being written is left for the next time; the result says so.
+    """
+    holder = run_id or f"cli:{os.getpid()}"
+    with platform.database.connect() as connection:
+        names = [name for (name,) in connection.execute("SELECT index_name FROM index_state ORDER BY 1")]
+    indexes = []
+    for name in names:
+        try:
+            with platform.database.lease(
+                f"index:{name}", holder, wait_seconds=wait_seconds, holder_is_dead=holder_is_dead
+            ) as lease:
+                indexes.append(_retain_index(platform, name, lease))
+        except LeaseHeldError as error:
+            indexes.append(IndexRetention(name, skipped=str(error)))
+    return Retention(tuple(indexes), _retain_caches(platform, names, holder, wait_seconds, holder_is_dead))
+
+
+def _retain_index(platform: Platform, index: str, lease: Lease) -> IndexRetention:
+    policy = platform.config.policies.index
+    discard_leftovers(platform, index, lease)
+    with platform.database.connect() as connection:
+        lease.check(connection)
+        # Locks the pointers: a rollback to a snapshot that is about to go waits, and then finds it gone.
+        connection.execute("SELECT 1 FROM index_state WHERE index_name = %s FOR UPDATE", (index,))
+        removed = connection.execute(
+            """DELETE FROM index_snapshot s USING index_state i
+               WHERE i.index_name = %(index)s AND s.index_name = i.index_name AND s.snapshot NOT IN (i.head, i.serving)
+                 AND s.published_at < now() - make_interval(days => %(days)s)
+                 AND s.snapshot NOT IN (SELECT snapshot FROM index_snapshot WHERE index_name = %(index)s
+                                        ORDER BY snapshot DESC LIMIT %(keep)s)
+                 AND NOT EXISTS (SELECT 1 FROM snapshot_pin p
+                                 WHERE p.index_name = s.index_name AND p.snapshot = s.snapshot)""",
+            {"index": index, "days": policy.keep_days, "keep": policy.keep_snapshots},
+        ).rowcount
+        builds = connection.execute(
+            """SELECT b.build_id, b.table_name, array_agg(s.snapshot) FILTER (WHERE s.snapshot IS NOT NULL)
+               FROM index_build b LEFT JOIN index_snapshot s USING (build_id)
+               WHERE b.index_name = %s AND b.state <> 'dropped' GROUP BY 1, 2 ORDER BY 1""",
+            (index,),
+        ).fetchall()
+        rows = documents = dropped = 0
+        shrunk: list[str] = []
+        for build_id, table, snapshots in builds:
+            if snapshots is None:
+                tables.drop_build(connection, build_id, table)
+                dropped += 1
+                continue
+            deleted_rows, deleted_documents = _delete_unneeded(connection, build_id, table, snapshots)
+            rows, documents = rows + deleted_rows, documents + deleted_documents
+            if deleted_rows:
+                shrunk.append(table)
+    with platform.database.dedicated() as connection:
+        for table in shrunk:
+            connection.execute(sql.SQL("VACUUM (ANALYZE) {}").format(sql.Identifier(table)))
+        if documents or dropped:
+            connection.execute("VACUUM (ANALYZE) index_document")
+    kept = sum(len(snapshots or []) for _, _, snapshots in builds)
+    return IndexRetention(index, kept, removed, rows, documents, dropped)
+
+
+def _delete_unneeded(connection: Connection, build_id: int, table: str, snapshots: list[int]) -> tuple[int, int]:
+    """Delete the rows of a build that no retained snapshot shows: (chunk rows, document rows).
+
+    Ended chunk rows belong to documents with an ended row in ``index_document``, so that only these are looked at.
+    """
+    names = {"build": build_id, "snapshots": snapshots, "forever": FOREVER}
+    unneeded = sql.SQL(
+        """{0}.valid_to < %(forever)s AND NOT EXISTS (SELECT 1 FROM unnest(%(snapshots)s::integer[]) kept
+           WHERE kept >= {0}.valid_from AND kept < {0}.valid_to)"""
+    )
+    rows = connection.execute(
+        sql.SQL(
+            """DELETE FROM {table} c WHERE {unneeded} AND c.document_id IN (
+                   SELECT document_id FROM index_document WHERE build_id = %(build)s AND valid_to < %(forever)s)"""
+        ).format(table=sql.Identifier(table), unneeded=unneeded.format(sql.Identifier("c"))),
+        names,
+    ).rowcount
+    documents = connection.execute(
+        sql.SQL("DELETE FROM index_document d WHERE d.build_id = %(build)s AND {}").format(
+            unneeded.format(sql.Identifier("d"))
+        ),
+        names,
+    ).rowcount
+    connection.execute(
+        "UPDATE index_build SET dead_rows = greatest(0, dead_rows - %s) WHERE build_id = %s", (rows, build_id)
+    )
+    return rows, documents
+
+
+# --- caches ------------------------------------------------------------------------------------------------
+
+
+def _retain_caches(
+    platform: Platform, indexes: list[str], holder: str, wait_seconds: float, holder_is_dead: Callable[[str], bool]
+) -> CacheRetention:
+    """Prune the caches while nothing is being refreshed: what a run has just put there is not referred to yet."""
+    with platform.database.connect() as connection:
+        sources = [
+            name
+            for (name,) in connection.execute(
+                "SELECT source FROM document UNION SELECT source FROM quarantine ORDER BY 1"
+            )
+        ]
+    resources = [
+        *(f"source:{name}" for name in sorted({*sources, *platform.config.sources})),
+        *(f"index:{name}" for name in sorted({*indexes, *platform.config.indexes})),
+    ]
+    try:
+        with ExitStack() as stack:
+            leases = [
+                stack.enter_context(
+                    platform.database.lease(resource, holder, wait_seconds=wait_seconds, holder_is_dead=holder_is_dead)
+                )
+                for resource in resources
+            ]
+            return _prune(platform, leases)
+    except LeaseHeldError as error:
+        return CacheRetention(skipped=str(error))
+
+
+def _prune(platform: Platform, leases: list[Lease]) -> CacheRetention:
+    """Delete from the caches, dependents first, what neither a live document nor a retained snapshot refers to."""
+    configured = [specify(platform, name) for name in platform.config.indexes]
+    names = {
+        "forever": FOREVER,
+        "chunkers": [item.chunker for item in configured],
+        "enrichments": [item.enrichment for item in configured],
+        "embedders": [item.embedder for item in configured],
+    }
+    with platform.database.connect() as connection:
+        for lease in leases:
+            lease.check(connection)
+        versions = connection.execute(
+            """DELETE FROM document_version v WHERE v.rev_to < %(forever)s
+               AND NOT EXISTS (SELECT 1 FROM index_document d WHERE d.version_id = v.version_id)""",
+            names,
+        ).rowcount
+        chunk_sets = connection.execute(
+            """DELETE FROM chunk_set s
+               WHERE NOT EXISTS (SELECT 1 FROM document_version v WHERE v.text_hash = s.text_hash)
+                  OR s.chunker_id NOT IN (
+                      SELECT chunker_id FROM chunker WHERE fingerprint = ANY(%(chunkers)s::text[]) OR fingerprint IN (
+                          SELECT config ->> 'chunker' FROM index_build WHERE state <> 'dropped'))""",
+            names,
+        ).rowcount
+        connection.execute(
+            """DELETE FROM chunk_input WHERE enrichment_id NOT IN (
+                   SELECT enrichment_id FROM enrichment WHERE fingerprint = ANY(%(enrichments)s::text[]) OR fingerprint IN (
+                       SELECT config ->> 'enrichment' FROM index_build WHERE state <> 'dropped'))""",
+            names,
+        )
+        embeddings = connection.execute(
+            """DELETE FROM embedding e
+               WHERE NOT EXISTS (SELECT 1 FROM chunk_input i WHERE i.input_hash = e.input_hash)
+                  OR e.embedder_id NOT IN (
+                      SELECT embedder_id FROM embedder WHERE fingerprint = ANY(%(embedders)s::text[]) OR fingerprint IN (
+                          SELECT config -> 'embedder' ->> 'fingerprint' FROM index_build WHERE state <> 'dropped'))""",
+            names,
+        ).rowcount
+        parse_results = connection.execute(
+            """DELETE FROM parse_result p
+               WHERE NOT EXISTS (SELECT 1 FROM document_version v WHERE v.content_hash = p.content_hash)
+                 AND NOT EXISTS (SELECT 1 FROM quarantine q WHERE q.content_hash = p.content_hash)""",
+        ).rowcount
+        texts = connection.execute(
+            """DELETE FROM document_text t
+               WHERE NOT EXISTS (SELECT 1 FROM document_version v WHERE v.text_hash = t.text_hash)
+                 AND NOT EXISTS (SELECT 1 FROM parse_result p WHERE p.text_hash = t.text_hash)
+                 AND NOT EXISTS (SELECT 1 FROM chunk_set s WHERE s.text_hash = t.text_hash)""",
+        ).rowcount
+    return CacheRetention(versions, chunk_sets, embeddings, parse_results, texts)

@@ -1,0 +1,68 @@
+"""The interaction log: every live answer, written where it was given.
+
+Belongs here: the one writer of table ``interaction``.
+Does not belong here: reading it (assets/monitoring/interactions.py) and giving the answer (answerer.py).
+"""
+
+import uuid
+from typing import TYPE_CHECKING
+
+from psycopg.types.json import Jsonb
+
+from resources.postgres import Database
+
+if TYPE_CHECKING:
+    from resources.answerer import Answer, Variant
+
+
+def log_interaction(database: Database, answer: "Answer", variant: "Variant", question: str, reason: str) -> uuid.UUID:
+    """Record a live answer and return its id.
+
+    Retrieved chunks are kept by document, version, character range and score, not by text: the text stays in one
+    place, where it can be erased. NUL characters, which PostgreSQL refuses, are dropped from the question.
+
+    Args:
+        reason: why this variant answered, e.g. ``champion 12``, ``baseline`` or ``asked for``.
+    """
+    interaction = uuid.uuid4()
+    retrieved = [
+        {key: value for key, value in hit.to_json().items() if key not in ("text", "heading_path")}
+        for hit in answer.hits
+    ]
+    citations = [
+        {
+            "number": citation.number,
+            "document_id": citation.document_id,
+            "version_id": citation.version_id,
+            "source": citation.source,
+            "path": citation.path,
+            "start": citation.start,
+            "end": citation.end,
+        }
+        for citation in answer.citations
+    ]
+    with database.connect() as connection:
+        connection.execute(
+            "INSERT INTO variant (fingerprint, name, config) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
+            (variant.fingerprint, variant.name, Jsonb(variant.to_json())),
+        )
+        connection.execute(
+            """INSERT INTO interaction (interaction_id, question, answer, refused, citations, retrieved, index_name,
+                                        snapshot, variant, variant_reason, usage, latency)
+               VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
+            (
+                interaction,
+                question.replace("\0", ""),
+                answer.text.replace("\0", ""),
+                answer.refused,
+                Jsonb(citations),
+                Jsonb(retrieved),
+                variant.index,
+                answer.snapshot,
+                variant.fingerprint,
+                reason,
+                Jsonb(answer.usage.to_json()),
+                answer.retrieval_latency + answer.generation_latency,
+            ),
+        )
+    return interaction

@@ -1,0 +1,147 @@
+"""Prompts: rendering them safely, and keeping every version that was ever used.
+
+Belongs here: the Jinja2 environment, the frame around document text, immutable prompt versions.
+Does not belong here: what the prompts say (data/prompts/*.yaml) and calling models (models.py, answerer.py).
+
+A document is data. Each line of a passage reaches the template with ``> `` in front, names and headings and the
+question are put on one line each, and nothing of them is ever read as template code. So a document may contain
+``[2]``, ``Question:`` or orders to the model: none of it can end its passage or pass for another part of the prompt.
+"""
+
+import functools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from psycopg.types.json import Jsonb
+
+from resources.config import PromptConfig
+from resources.errors import ConfigError
+from resources.fingerprint import fingerprint
+from resources.postgres import Connection
+
+if TYPE_CHECKING:
+    from jinja2.sandbox import SandboxedEnvironment
+
+#: Covers the frame and the template settings; part of every prompt fingerprint.
+CODE_VERSION = "1"
+
+VARIABLES = ("question", "passages", "examples", "refusal")
+
+# Every character at which some program or model might start a new line, and those PostgreSQL and JSON cannot hold.
+_LINE_BREAK = re.compile("\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
+_UNPRINTABLE = re.compile("[\x00-\x08\x0e-\x1b\x1f\x7f\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A retrieved chunk as a prompt sees it.
+
+    Attributes:
+        number: what the answer cites it by, from 1.
+        document: ``source/path``.
+        headings: heading path of the chunk, outermost first.
+    """
+
+    number: int
+    text: str
+    document: str
+    title: str = ""
+    headings: tuple[str, ...] = ()
+
+
+def printable(text: str) -> str:
+    """Replace characters that PostgreSQL or JSON cannot hold (NUL, other controls, lone surrogates) by U+FFFD."""
+    return _UNPRINTABLE.sub("\ufffd", text)
+
+
+def render(prompt: PromptConfig, question: str, passages: Sequence[Passage]) -> list[dict[str, str]]:
+    """Render the system and user message.
+
+    Raises:
+        ConfigError: the template is wrong; names the prompt, the template and the variable or line.
+    """
+    values: dict[str, Any] = {
+        "question": _one_line(question),
+        "passages": [_framed(passage) for passage in passages],
+        "examples": [
+            {"question": _one_line(item.question), "context": _frame(item.context), "answer": item.answer}
+            for item in prompt.examples
+        ],
+        "refusal": _one_line(prompt.refusal),
+    }
+    return [
+        {"role": role, "content": _render(prompt, role, template, values)}
+        for role, template in (("system", prompt.system), ("user", prompt.user))
+    ]
+
+
+def prompt_fingerprint(prompt: PromptConfig) -> str:
+    """Hash of the name and everything that can change what is rendered; the description cannot."""
+    return fingerprint({"code": CODE_VERSION, "prompt": prompt.model_dump(mode="json", exclude={"description"})})
+
+
+def register(connection: Connection, prompt: PromptConfig, run_id: str) -> int:
+    """Record this content of a prompt and return its version; content seen before keeps its version.
+
+    Holds a lock on the name until the transaction ends, so that two runs never give one number to two contents.
+    """
+    key = prompt_fingerprint(prompt)
+    connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"prompt:{prompt.name}",))
+    row = connection.execute(
+        "SELECT version FROM prompt_version WHERE name = %s AND fingerprint = %s", (prompt.name, key)
+    ).fetchone()
+    if row is None:
+        row = connection.execute(
+            """INSERT INTO prompt_version (name, version, fingerprint, config, run_id)
+               SELECT %(name)s, coalesce(max(version), 0) + 1, %(key)s, %(config)s, %(run_id)s
+               FROM prompt_version WHERE name = %(name)s
+               RETURNING version""",
+            {"name": prompt.name, "key": key, "config": Jsonb(prompt.model_dump(mode="json")), "run_id": run_id},
+        ).fetchone()
+    assert row is not None
+    return row[0]
+
+
+def _one_line(text: str) -> str:
+    return " ".join(printable(_LINE_BREAK.sub(" ", text)).split())
+
+
+def _frame(text: str) -> str:
+    lines = _LINE_BREAK.split(text.strip("\n"))
+    return "\n".join(f"> {printable(line)}".rstrip() for line in lines)
+
+
+def _framed(passage: Passage) -> Passage:
+    return Passage(
+        number=passage.number,
+        text=_frame(passage.text),
+        document=_one_line(passage.document),
+        title=_one_line(passage.title),
+        headings=tuple(map(_one_line, passage.headings)),
+    )
+
+
+@functools.cache
+def _environment() -> "SandboxedEnvironment":
+    from jinja2 import StrictUndefined
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    return ImmutableSandboxedEnvironment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+
+
+def _render(prompt: PromptConfig, part: str, template: str, values: dict[str, Any]) -> str:
+    from jinja2 import TemplateError, TemplateSyntaxError
+
+    where = f"prompts: {prompt.name}: {part}"
+    try:
+        return _environment().from_string(template).render(values).strip()
+    except TemplateSyntaxError as error:
+        problem = f"{where}: line {error.lineno}: {error.message}"
+    except TemplateError as error:
+        problem = f"{where}: {error.message}; variables: {', '.join(VARIABLES)}"
+    except Exception as error:
+        # Any operation in a template may fail, and the message of such an error may quote a document.
+        problem = f"{where}: the template fails with {type(error).__name__}; variables: {', '.join(VARIABLES)}"
+    raise ConfigError(problem)

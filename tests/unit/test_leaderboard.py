@@ -1,0 +1,208 @@
+"""The leaderboard: averages without undefined values, halves kept apart, comparisons paired with the champion."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assets.evaluation.dataset import Question
+from assets.evaluation.metrics.base import METRICS, GoldSpan, score
+from assets.experiments import report
+from assets.experiments.leaderboard import build, check_decision_metric, decision_scores, measure
+from assets.experiments.recommendation import recommend
+from assets.experiments.scores import Scores
+from assets.experiments.trials import Plan, Scope, Trial, TrialOutcome, to_record
+from resources.config import ExperimentConfig, load_config
+from resources.errors import PermanentError
+from resources.models import Models
+from resources.vector_index import SearchHit, SearchResult
+from tests.unit.experiment_world import EXPERIMENT, files, variant
+
+Answers = dict[str, Sequence[str | None]]  # {variant: one answer per question; None: refused, "!": failed}
+QUESTIONS = [f"question {number}" for number in range(20)]
+
+
+def _question(name: str, answer: str | None) -> Question:
+    return Question(
+        question_id=name, question=name, answer=answer, answerable=answer is not None, split="dev", tags={},
+        status="active", reason=None, fingerprint=name, gold=(GoldSpan(1, 0, 10),) if answer else (),
+    )  # fmt: skip
+
+
+def _outcome(answer: str | None, tokens: int, latency: float) -> TrialOutcome:
+    failed = answer == "!"
+    return TrialOutcome(
+        status="failed" if failed else "ok",
+        error="TransientError" if failed else None,
+        tries=1,
+        answer="" if failed or answer is None else answer,
+        refused=answer is None,
+        citations=(),
+        usage={} if failed else {"input_tokens": tokens, "output_tokens": 1, "cost": tokens / 1e6, "currency": "EUR"},
+        latency=None if failed else latency,
+        generation=None if failed else "g",
+    )
+
+
+@pytest.fixture
+def board(make_data_dir: Callable[..., Path]) -> Callable[..., dict[str, Any]]:
+    """Build a leaderboard of scripted answers; half of the questions are answerable, with the answer ``right``."""
+    config = load_config(make_data_dir(**files()))
+    models = Models(config.models)
+
+    def make(
+        answers: Answers,
+        *,
+        champion: str = "old",
+        tokens: dict[str, int] | None = None,
+        answerable: int = 10,
+        **options: Any,
+    ) -> dict[str, Any]:
+        experiment = ExperimentConfig(**{**EXPERIMENT, **options})
+        count = len(next(iter(answers.values())))
+        questions = tuple(
+            _question(f"q{number:03}", "right" if number < answerable else None) for number in range(count)
+        )
+        scope = Scope("facts", 3, "dev", questions, ("stale-one",), {"main": 7})
+        hit = SearchHit(1, 1.0, 1, 1, "docs", "a.md", "a", 0, 0, 10, "right thing", (), 1, None)
+        variants = [variant(name, prompt=name) for name in answers]
+        trials, outcomes = [], {}
+        for one in variants:
+            for question, answer in zip(questions, answers[one.prompt.name], strict=True):
+                key = f"{one.prompt.name}/{question.question_id}"
+                trials.append(Trial(key, one, question, SearchResult("main", 7, "vector", (hit,), 0.001), key))
+                outcomes[key] = _outcome(answer, (tokens or {}).get(one.prompt.name, 100), 0.01)
+        plan = Plan(tuple(trials), 0, 0.0)
+        columns = score([to_record(trial, outcomes[trial.fingerprint]) for trial in trials])
+        values = {
+            trial.fingerprint: {metric: columns[metric][place] for metric in METRICS}
+            for place, trial in enumerate(trials)
+        }
+        measured = measure(variants, scope, plan, outcomes, Scores(values, 0))
+        result = build(
+            experiment, scope, measured, champion=variant(champion).name,
+            prompt_versions=dict.fromkeys(answers, 1), models=models,
+        )  # fmt: skip
+        return {**result, "settings": "s"}
+
+    return make
+
+
+def _row(board: dict[str, Any], name: str) -> dict[str, Any]:
+    return next(row for row in board["rows"] if row["prompt"] == name)
+
+
+GOOD: list[str | None] = ["right"] * 10 + [None] * 10
+BAD: list[str | None] = ["wrong"] * 20
+
+
+def test_rows_are_ranked_and_compared_with_the_champion(board: Callable[..., dict[str, Any]]) -> None:
+    result = board({"old": BAD, "new": GOOD})
+    assert [row["prompt"] for row in result["rows"]] == ["new", "old"]
+    new, old = result["rows"]
+    assert (new["decision"]["estimate"], old["decision"]["estimate"]) == (1, 0)
+    assert new["difference"]["estimate"] == 1
+    assert new["p"] == pytest.approx(1 / 1001)
+    assert (old["difference"], old["p"], old["champion"]) == (None, None, True)
+
+
+def test_answerable_and_unanswerable_questions_are_averaged_apart(board: Callable[..., dict[str, Any]]) -> None:
+    row = _row(board({"old": ["right"] * 20}), "old")
+    quality = row["metrics"]["genaiops.answer_quality/1"]
+    assert (quality["answerable"], quality["unanswerable"]) == (1, 0)
+    assert row["decision"]["estimate"] == 0.5
+
+
+def test_undefined_values_are_counted_not_averaged(board: Callable[..., dict[str, Any]]) -> None:
+    """A refusal has no groundedness; the others keep their mean."""
+    row = _row(board({"old": ["right thing"] * 4 + [None] * 6 + [None] * 10}), "old")
+    grounded = row["metrics"]["genaiops.groundedness_lexical/1"]
+    assert grounded["answerable_defined"] == 4
+    assert grounded["answerable"] == 1
+    assert grounded["unanswerable"] is None
+
+
+def test_failed_trials_count_against_the_variant(board: Callable[..., dict[str, Any]]) -> None:
+    row = _row(board({"old": ["right"] * 5 + ["!"] * 5 + [None] * 5 + ["!"] * 5}), "old")
+    assert (row["n"], row["failed"]) == (20, 10)
+    assert row["decision"]["estimate"] == 0.5
+    assert (row["refusal"]["precision"], row["refusal"]["recall"]) == (0.5, 0.5)
+
+
+def test_refusal_precision_recall_and_f1(board: Callable[..., dict[str, Any]]) -> None:
+    refusal = _row(board({"old": ["right"] * 8 + [None] * 2 + [None] * 4 + ["made up"] * 6}), "old")["refusal"]
+    assert refusal["precision"] == pytest.approx(4 / 6)
+    assert refusal["recall"] == pytest.approx(0.4)
+    assert refusal["f1"] == pytest.approx(0.5)
+    assert refusal["low"] < 0.5 < refusal["high"]
+
+
+def test_identical_variants_differ_by_nothing(board: Callable[..., dict[str, Any]]) -> None:
+    row = _row(board({"old": GOOD, "twin": GOOD}), "twin")
+    assert row["difference"] == {"estimate": 0, "low": 0, "high": 0}
+    assert (row["p"], row["p_adjusted"]) == (1, 1)
+
+
+def test_p_values_are_adjusted_for_all_comparisons(board: Callable[..., dict[str, Any]]) -> None:
+    slightly = [*GOOD[:5], *(["wrong"] * 5), *([None] * 10)]
+    alone = _row(board({"old": slightly, "new": GOOD}), "new")
+    crowd = board({"old": slightly, "new": GOOD, **{f"x{number}": slightly for number in range(9)}})
+    assert alone["p_adjusted"] == alone["p"] == pytest.approx(2 / 2**5)
+    assert _row(crowd, "new")["p_adjusted"] == pytest.approx(10 * 2 / 2**5)
+    assert crowd["comparisons"] == 10
+
+
+def test_equal_means_are_ranked_by_cost(board: Callable[..., dict[str, Any]]) -> None:
+    result = board({"old": BAD, "dear": GOOD, "cheap": GOOD}, tokens={"dear": 900, "cheap": 90})
+    assert [row["prompt"] for row in result["rows"]] == ["cheap", "dear", "old"]
+    assert result["rows"][1]["cost"] == pytest.approx(900 * 20 / 1e6)
+    assert result["rows"][1]["currency"] == "EUR"
+
+
+def test_every_row_says_what_it_was_measured_on(board: Callable[..., dict[str, Any]]) -> None:
+    result = board({"old": GOOD})
+    row = result["rows"][0]
+    assert (result["dataset_version"], row["snapshot"], row["offline"]) == (3, 7, True)
+    assert row["fingerprint"] == variant("old", prompt="old").fingerprint
+    assert row["label"] == "extractive (offline stand-in)"
+    assert result["questions"] == {"answerable": 10, "unanswerable": 10, "compared": 20, "stale": 1}
+
+
+def test_metric_of_answerable_questions_decides_on_those_only(board: Callable[..., dict[str, Any]]) -> None:
+    result = board({"old": GOOD, "new": BAD}, decision_metric="genaiops.recall/1")
+    assert result["questions"]["compared"] == 10
+
+
+@pytest.mark.parametrize("metric", ["genaiops.groundedness_lexical/1", "genaiops.refusal_f1/1", "genaiops.qualty/1"])
+def test_metric_without_a_value_per_question_cannot_decide(metric: str) -> None:
+    with pytest.raises(PermanentError, match=r"decision_metric .* allowed: .*genaiops.answer_quality/1"):
+        check_decision_metric(ExperimentConfig(**{**EXPERIMENT, "decision_metric": metric}))
+
+
+def test_default_decision_metric_can_decide() -> None:
+    check_decision_metric(ExperimentConfig(**EXPERIMENT))
+
+
+def test_half_defined_decision_scores_are_refused() -> None:
+    class One:
+        def __init__(self, *values: float | None) -> None:
+            self.values = [{"m": value} for value in values]
+
+    with pytest.raises(ValueError, match="undefined for some variants"):
+        decision_scores([One(1.0, 0.5), One(1.0, None)], "m")  # type: ignore[list-item]
+    assert decision_scores([One(1.0, None), One(0.5, None)], "m").tolist() == [[1.0, 0.5]]  # type: ignore[list-item]
+
+
+def test_page_is_self_contained_and_escaped(board: Callable[..., dict[str, Any]]) -> None:
+    result = board({"old": BAD, "new": GOOD})
+    result["experiment"] = "<script>alert(1)</script>"
+    recommendation = recommend(result)
+    png = report.figure(result)
+    assert png.startswith(b"\x89PNG")
+    page = report.page(5, result, recommendation, png)
+    assert "<script" not in page
+    assert "http" not in page
+    assert "&lt;script&gt;" in page
+    assert "Promote main/new/vector/k1/extractive" in page
+    assert "data:image/png;base64," in page

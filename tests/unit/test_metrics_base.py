@@ -1,0 +1,128 @@
+"""The catalogue of metrics: complete, undefined in the right places, batched, and free of the network."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assets.evaluation.metrics.base import METRICS, aggregate, score
+from assets.evaluation.metrics.hugging_face import metric_class
+from tests.unit.metric_records import Hit, hits, record
+
+
+def test_every_metric_scores_every_kind_of_trial() -> None:
+    found = (Hit(1, 0, 10, "The range is 80 km.", "Range"),)
+    records = [
+        record("80 km", "80 km", retrieved=found),
+        record("no idea", "80 km", refused=True),
+        record("The documents do not say.", None, refused=True),
+        record("80 km", None, retrieved=found),
+        record("", "80 km", failed=True),
+        record("", None, failed=True),
+    ]
+    scores = score(records)
+    assert list(scores) == list(METRICS)
+    for metric, values in scores.items():
+        assert len(values) == len(records)
+        assert any(value is not None for value in values), metric
+        assert all(value is None or 0 <= value <= 1 for value in values), metric
+
+
+def test_ids_are_namespaced_and_versioned_and_tell_their_definition() -> None:
+    for metric, definition in METRICS.items():
+        assert metric == definition.id
+        assert metric.split("/")[1].isdigit()
+        assert "." in metric
+        assert definition.definition
+        assert definition.applies_to
+
+
+def test_no_trials_give_no_values() -> None:
+    assert all(values == [] for values in score([]).values())
+
+
+def test_value_does_not_depend_on_the_other_trials() -> None:
+    chunk = Hit(1, 0, 40, "The range is 80 km. Charging takes four hours.")
+    records = [record(f"The range is {n} km.", "80 km", retrieved=(chunk,)) for n in (80, 70, 60)]
+    together, alone = score(records), [score([one]) for one in records]
+    assert {metric: [one[metric][0] for one in alone] for metric in METRICS} == together
+
+
+def test_unknown_metric_names_the_nearest() -> None:
+    with pytest.raises(ValueError, match=r"no metric 'genaiops.recal/1'.*Did you mean 'genaiops.recall/1'"):
+        score([], ["genaiops.recal/1"])
+
+
+def test_aggregate_leaves_undefined_values_out() -> None:
+    assert aggregate("genaiops.recall/1", [1, None, 0, None]) == 0.5
+    assert aggregate("genaiops.recall/1", [None, None]) is None
+    assert aggregate("genaiops.recall/1", []) is None
+    assert aggregate("genaiops.refusal_f1/1", [1, 1, 0, None]) == pytest.approx(4 / 5)
+
+
+def test_each_metric_is_a_hugging_face_metric_of_its_own() -> None:
+    import evaluate
+
+    classes = {metric: metric_class(metric) for metric in METRICS}
+    assert len({one.__name__ for one in classes.values()}) == len(METRICS)
+    assert all(issubclass(one, evaluate.Metric) for one in classes.values())
+    both = evaluate.combine({"em": classes["squad.exact_match/1"](), "f1": classes["squad.f1/1"]()}, force_prefix=True)
+    result: Any = both.compute(predictions=["80 km", "red"], references=[["80 km"], ["red green"]])
+    assert (result["em_score"], result["f1_values"]) == (0.5, [1, pytest.approx(2 / 3)])
+
+
+def test_every_trial_of_a_metric_goes_through_one_compute(monkeypatch: pytest.MonkeyPatch) -> None:
+    import evaluate
+
+    calls: list[int] = []
+    original = evaluate.Metric.compute
+
+    def counting(self: Any, **arguments: Any) -> Any:
+        """Count the rows of each computation."""
+        calls.append(len(arguments["predictions"]))
+        return original(self, **arguments)
+
+    monkeypatch.setattr(evaluate.Metric, "compute", counting)
+    score([record("80 km", "80 km", retrieved=hits((1, 0, 10)))] * 50, ["squad.f1/1", "genaiops.recall/1"])
+    assert calls == [50, 50]
+
+
+def test_scoring_needs_neither_network_nor_a_writable_cache(tmp_path: Path) -> None:
+    locked = tmp_path / "file"
+    locked.write_text("a file where HF_HOME should be a folder")
+    code = (
+        "import socket\n"
+        "def refuse(*a, **k): raise AssertionError('network')\n"
+        "socket.socket.connect = refuse\n"
+        "from tests.unit.metric_records import record\n"
+        "from assets.evaluation.metrics.base import score\n"
+        "print(score([record('80 km', '80 km')])['rouge.rougeL/1'])\n"
+    )
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**environment, "HF_HOME": str(locked / "cache"), "TMPDIR": str(tmp_path)},
+        cwd=Path(__file__).resolve().parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.stdout.strip() == "[1.0]", run.stderr
+
+
+def test_catalogue_loads_without_heavy_libraries() -> None:
+    code = (
+        "import sys, assets.evaluation.metrics.base, assets.evaluation.metrics.hugging_face\n"
+        "print([name for name in ('evaluate', 'datasets', 'nltk', 'pandas', 'sacrebleu', 'rouge_score') if name in sys.modules])"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).resolve().parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.strip() == "[]"
