@@ -261,7 +261,7 @@ def _gather_runs(world: World, gathered: Gathered) -> None:
         run = record.dagster_run
         partition = run.tags.get(_PARTITION_TAG)
         assets = frozenset(run.asset_selection or world.jobs.get(run.job_name, frozenset()))
-        key = _run_key(run, partition)
+        key = _run_key(world, run, partition)
         if partition:
             gathered.recent_partitions.add(partition)
         if not _still_defined(world, run.job_name, assets, partition):
@@ -325,11 +325,15 @@ def _assets_of(what: str, world: World) -> frozenset[dg.AssetKey]:
     return world.jobs.get(what, frozenset())
 
 
-def _run_key(run: dg.DagsterRun, partition: str | None) -> str:
-    if run.asset_selection:
-        names = sorted(key.to_user_string() for key in run.asset_selection)
-        return _named(f"run:[{','.join(names)}]", partition)
-    return _named(f"run:{run.job_name}", partition)
+def _run_key(world: World, run: dg.DagsterRun, partition: str | None) -> str:
+    """One key for what is made, whether a job or automation started the run."""
+    if not run.asset_selection:
+        return _named(f"run:{run.job_name}", partition)
+    for job, assets in world.jobs.items():
+        if assets == run.asset_selection and not job.startswith("__"):
+            return _named(f"run:{job}", partition)
+    names = sorted(key.to_user_string() for key in run.asset_selection)
+    return _named(f"run:[{','.join(names)}]", partition)
 
 
 def _gather_partitions(world: World, gathered: Gathered) -> None:
@@ -575,8 +579,10 @@ def _messages(platform: Platform, label: str, now: float) -> Iterator[tuple[Mess
             yield _digest(kind, pending), pending
         else:
             for item in pending:
-                title = item.title if kind == "failure" else f"Recovered: {item.title}"
-                yield Message(kind, title, item.body, (item.key,)), [item]  # pyright: ignore[reportArgumentType]
+                title, body = item.title, item.body
+                if kind == "recovered":
+                    title, body = f"Recovered: {title}", f"It was: {body}"
+                yield Message(kind, title, body, (item.key,)), [item]  # pyright: ignore[reportArgumentType]
 
 
 def _pending(platform: Platform, label: str, stage: str, now: float) -> list[_Pending]:

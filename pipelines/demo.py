@@ -136,8 +136,10 @@ def _print_report(
         _print_leaderboard(console, platform, experiment)
     for row in state["drift"]:
         console.print(f"Drift, {row['subject']}: {row['verdict']}")
-    tokens, cost = work.pop("tokens", 0), work.pop("cost", 0.0)
-    console.print(f"Models: {tokens:,.0f} tokens, {cost:.4f} USD in this run")
+    embedded = _total(results, "embeddings", "tokens")
+    sent, received = (_total(results, "scored_variants", label) for label in ("input_tokens", "output_tokens"))
+    cost = sum(_total(results, asset, "cost") for asset in ("embeddings", "scored_variants"))
+    console.print(f"Models in this run: {embedded + sent:,.0f} tokens in, {received:,.0f} out, cost {cost:.4f}")
     if any(work.values()):
         console.print("Work done: " + ", ".join(f"{value:,.0f} {name}" for name, value in work.items() if value))
     else:
@@ -158,22 +160,25 @@ def _print_report(
     console.print(f"Reports: {escape(str(platform.artifacts))}")
 
 
-def work_done(results: Sequence[TaskResult]) -> dict[str, float]:
+#: What is counted as work: (words, asset, label of its metadata).
+WORK = (
+    ("documents parsed", "raw_documents", "parsed"),
+    ("texts chunked", "chunks", "texts_chunked"),
+    ("texts embedded", "embeddings", "computed"),
+    ("index rows added", "search_index", "rows_added"),
+    ("index rows retired", "search_index", "rows_retired"),
+    ("trials run", "scored_variants", "trials_run"),
+    ("model calls", "scored_variants", "generations_paid"),
+)
+
+
+def work_done(results: Sequence[TaskResult]) -> dict[str, int]:
     """Sum the work counters of the materializations in ``results``."""
-    counters = {
-        "documents parsed": ("raw_documents", "parsed"),
-        "texts chunked": ("chunks", "texts_chunked"),
-        "texts embedded": ("embeddings", "embedded"),
-        "index rows written": ("search_index", "rows_written"),
-        "trials run": ("scored_variants", "trials_run"),
-    }
-    work = {
-        name: float(sum(result.metadata.get(asset, {}).get(label, 0) or 0 for result in results))
-        for name, (asset, label) in counters.items()
-    }
-    for label in ("tokens", "cost"):
-        work[label] = float(sum(values.get(label, 0) or 0 for result in results for values in result.metadata.values()))
-    return work
+    return {words: int(_total(results, asset, label)) for words, asset, label in WORK}
+
+
+def _total(results: Sequence[TaskResult], asset: str, label: str) -> float:
+    return sum(float(result.metadata.get(asset, {}).get(label) or 0) for result in results)
 
 
 def _print_leaderboard(console: Any, platform: Platform, experiment: str) -> None:

@@ -7,10 +7,10 @@ Does not belong here: the policies' numbers (data/policies/) and how snapshots a
 import dataclasses
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import dagster as dg
 
+from assets.dagster_support import run_is_over
 from resources.config import ProjectConfig
 from resources.platform import Platform
 
@@ -45,7 +45,8 @@ def build_maintenance(config: ProjectConfig) -> list[dg.JobDefinition]:
     def retain_snapshots(context: dg.OpExecutionContext, platform: dg.ResourceParam[Platform]) -> None:
         from assets.index.retention import apply_retention
 
-        context.add_output_metadata({"retention": dg.MetadataValue.json(_facts(apply_retention(platform)))})
+        retention = apply_retention(platform, context.run_id, holder_is_dead=run_is_over(context.instance))
+        context.add_output_metadata({"retention": dg.MetadataValue.json(dataclasses.asdict(retention))})
 
     @dg.op(description="Remove interactions beyond policies/retention.yaml and alerts long recovered.")
     def purge_records(context: dg.OpExecutionContext, platform: dg.ResourceParam[Platform]) -> None:
@@ -144,10 +145,3 @@ WHERE run_id = ANY(:runs) AND asset_key IS NULL
 
 def _batches(items: Sequence[str]) -> list[list[str]]:
     return [list(items[start : start + _RUNS_PER_BATCH]) for start in range(0, len(items), _RUNS_PER_BATCH)]
-
-
-def _facts(value: Any) -> Any:
-    """A result object as JSON."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.asdict(value)
-    return value

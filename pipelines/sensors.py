@@ -151,13 +151,10 @@ def build_source_changes(config: ProjectConfig, fingerprint_of: FingerprintOf | 
 
 
 def _look_at(config: ProjectConfig) -> FingerprintOf:
-    """Look at the real source. Its configuration counts too: a new licence or parser setting changes documents."""
-
     def look(source: str) -> str:
         from resources.document_sources import open_source
 
-        settings = config.sources[source]
-        return fingerprint([settings.fingerprint(), open_source(config, source).fingerprint()])
+        return open_source(config, source).fingerprint()
 
     return look
 

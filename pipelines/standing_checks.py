@@ -19,7 +19,6 @@ from assets.dagster_support import OWNERS, table
 from pipelines.freshness import stale_sources
 from resources.config import ProjectConfig
 from resources.platform import Platform
-from resources.postgres import FOREVER
 
 OPERATIONS_ASSET = "operations"
 STANDING_CHECKS_JOB = "standing_checks"
@@ -94,18 +93,21 @@ def failed_partitions(
 
 
 def damaged_documents(platform: Platform) -> list[dict[str, Any]]:
-    """Served documents the last audit found damaged, one row per index and source: index, source, documents, found."""
+    """Documents of the newest snapshots an audit found damaged and no refresh has repaired yet, one row per index and source: index, source, documents, found."""
     with platform.database.connect() as connection:
         rows = connection.execute(
-            """SELECT build.index_name, document.source, count(*), max(document.damaged_at)
-               FROM index_document AS document JOIN index_build AS build USING (build_id)
-               WHERE document.damaged_at IS NOT NULL AND document.valid_to = %s AND build.state = 'ready'
-               GROUP BY 1, 2 ORDER BY 1, 2""",
-            (FOREVER,),
+            """SELECT state.index_name, document.source, count(*), max(document.damaged_at)
+               FROM index_state AS state
+               JOIN index_snapshot AS snapshot ON snapshot.index_name = state.index_name AND snapshot.snapshot = state.head
+               JOIN index_document AS document USING (build_id)
+               WHERE document.damaged_at IS NOT NULL
+                 AND document.valid_from <= state.head AND document.valid_to > state.head
+               GROUP BY 1, 2 ORDER BY 1, 2"""
         ).fetchall()
     return [
         {"index": index, "source": source, "documents": documents, "found": found.isoformat()}
         for index, source, documents, found in rows
+        if index in platform.config.indexes
     ]
 
 

@@ -52,7 +52,7 @@ class Variant:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of everything that can change an answer; the same words under another name are the same variant."""
+        """Hash of everything that can change an answer, and of the names of index, prompt and model."""
         return fingerprint(
             {
                 "code": CODE_VERSION,

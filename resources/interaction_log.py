@@ -5,6 +5,7 @@ Does not belong here: reading it (assets/monitoring/interactions.py) and giving 
 """
 
 import uuid
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from psycopg.types.json import Jsonb
@@ -29,18 +30,7 @@ def log_interaction(database: Database, answer: "Answer", variant: "Variant", qu
         {key: value for key, value in hit.to_json().items() if key not in ("text", "heading_path")}
         for hit in answer.hits
     ]
-    citations = [
-        {
-            "number": citation.number,
-            "document_id": citation.document_id,
-            "version_id": citation.version_id,
-            "source": citation.source,
-            "path": citation.path,
-            "start": citation.start,
-            "end": citation.end,
-        }
-        for citation in answer.citations
-    ]
+    citations = [asdict(citation) for citation in answer.citations]
     with database.connect() as connection:
         connection.execute(
             "INSERT INTO variant (fingerprint, name, config) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",

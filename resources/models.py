@@ -343,7 +343,8 @@ class Embedder:
             vectors[starts[number] : starts[number + 1]] = rows
             usages.append(usage)
 
-        workers = min(self.config.limits.concurrency, len(batches))
+        # The offline models compute in this process: threads would only wait for each other.
+        workers = 1 if self.offline else min(self.config.limits.concurrency, len(batches))
         if workers == 1:
             _run_in_order(one, len(batches), stop)
         else:

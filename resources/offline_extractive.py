@@ -85,19 +85,11 @@ _NAME = re.compile(r"(?<=[^.?!] )\b[A-ZÄÖÜ][\w-]*|\b\w*\d\w*\b")
 _SPAN_TOKEN = re.compile(r"[€$£]?[^\W_]+(?:[.,:'’/-][^\W_]+)*(?:\s?[%°€]C?)?")
 _CLAUSE_END = re.compile(r"[,;:()\"“”—–|]")
 _SPAN_WORDS = 6
-_LEADING = _QUESTION_WORDS - {"one", "no"} | {
-    "was",
-    "so",
-    "but",
-    "then",
-    "they",
-    "he",
-    "she",
-    "their",
-    "his",
-    "her",
-    "into",
-}
+_LEADING = (_QUESTION_WORDS - {"one"}) | _word_set("so but then they he she their his her into")
+_LIMITING = _word_set(
+    "up to at most least about around over under more less than every after within no between from in"
+)
+_JOINING = _word_set("to and or of")
 _TRAILING = _LEADING | {"which", "who", "also", "not"}
 
 
@@ -308,7 +300,7 @@ def score_sentences(question: _Question, sentences: Sequence[_Sentence]) -> list
             score += _KIND_BONUS if _has_kind(question, sentence.text) else -_KIND_MISSING
         score += _RANK_BONUS / (1 + sentence.rank)
         score -= _LENGTH_PENALTY * math.log(max(len(stems[at]), 1) / 12) if len(stems[at]) > 12 else 0.0
-        scored.append((score if matched else 0.0, at))
+        scored.append((max(score, 1e-6) if matched else 0.0, at))
     scored.sort(key=lambda item: (-item[0], item[1]))
     return [(score, sentences[at]) for score, at in scored]
 
@@ -372,6 +364,7 @@ def _span(question: _Question, sentence: _Sentence) -> str:
     for first, last in _runs(question, sentence.text, tokens):
         score = _span_score(question, tokens, known, first, last)
         if score > best_score:
+            first, last = _narrowed(question, tokens, first, last)
             best, best_score = sentence.text[tokens[first].start() : tokens[last].end()], score
     return best
 
@@ -391,6 +384,26 @@ def _runs(question: _Question, text: str, tokens: list[re.Match[str]]) -> Iterat
         if first <= last:
             yield first, last
         start = at + 1 if closed else at
+
+
+def _narrowed(question: _Question, tokens: list[re.Match[str]], first: int, last: int) -> tuple[int, int]:
+    """Of a run that answers "how many" or "when": the number with its unit and what limits it ("up to 60 W")."""
+
+    def counts(at: int) -> bool:
+        word = tokens[at][0].lower()
+        return bool(_NUMBER.search(word)) or word in _SMALL_NUMBERS or (question.kind == "time" and word in _TIME_WORDS)
+
+    numbers = [at for at in range(first, last + 1) if counts(at)] if question.kind in ("number", "time") else []
+    if not numbers:
+        return first, last
+    start = end = numbers[0]
+    while start > first and tokens[start - 1][0].lower() in _LIMITING:
+        start -= 1
+    while end < last and (counts(end + 1) or (end + 2 <= last and counts(end + 2) and tokens[end + 1][0] in _JOINING)):
+        end += 1
+    if end < last and tokens[end + 1][0].lower() not in _TRAILING:
+        end += 1
+    return start, end
 
 
 def _span_score(question: _Question, tokens: list[re.Match[str]], known: list[int], first: int, last: int) -> float:

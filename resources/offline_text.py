@@ -17,7 +17,7 @@ _MOST_COMMON = 20
 
 _SUFFIX_LIST = (
     "ational:ate ization:ize isation:ize fulness:ful ousness:ous iveness:ive tional:tion biliti:ble aliti:al "
-    "iviti:ive ation:ate ator:ate alli:al ousli:ous entli:ent ment: ness: icate:ic ical:ic ful: li: ise:ize able: "
+    "iviti:ive ation: ator: alli:al ousli:ous entli:ent ment: ness: icate:ic ical:ic ful: li: ise:ize able: "
     "ible: ance: ence: ant: ent: ion: iti: ive: ize: ous: al: er: ic: ate:"
 )
 #: Suffixes and what replaces them, tried in order; without a replacement at least four letters must stay.

@@ -5,7 +5,8 @@ Does not belong here: what the prompts say (data/prompts/*.yaml) and calling mod
 
 A document is data. Each line of a passage reaches the template with ``> `` in front, names and headings and the
 question are put on one line each, and nothing of them is ever read as template code. So a document may contain
-``[2]``, ``Question:`` or orders to the model: none of it can end its passage or pass for another part of the prompt.
+``[2]``, ``Question:`` or orders to the model: none of it can end its passage or pass for another part of the prompt,
+and a quoted ``[2]`` is no citation, because it reaches the model as ``[ 2 ]``.
 """
 
 import functools
@@ -31,6 +32,8 @@ VARIABLES = ("question", "passages", "examples", "refusal")
 
 # Every character at which some program or model might start a new line, and those PostgreSQL and JSON cannot hold.
 _LINE_BREAK = re.compile("\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
+# What an answer would be read to cite; with spaces inside the brackets it is text (and code stays code).
+_MARK = re.compile(r"\[(\d[\d\s,;–-]*)\]")
 _UNPRINTABLE = re.compile("[\x00-\x08\x0e-\x1b\x1f\x7f\ud800-\udfff]")
 
 
@@ -110,16 +113,20 @@ def _one_line(text: str) -> str:
 
 def _frame(text: str) -> str:
     lines = _LINE_BREAK.split(text.strip("\n"))
-    return "\n".join(f"> {printable(line)}".rstrip() for line in lines)
+    return "\n".join(f"> {_unmarked(printable(line))}".rstrip() for line in lines)
+
+
+def _unmarked(text: str) -> str:
+    return _MARK.sub(r"[ \1 ]", text)
 
 
 def _framed(passage: Passage) -> Passage:
     return Passage(
         number=passage.number,
         text=_frame(passage.text),
-        document=_one_line(passage.document),
-        title=_one_line(passage.title),
-        headings=tuple(map(_one_line, passage.headings)),
+        document=_unmarked(_one_line(passage.document)),
+        title=_unmarked(_one_line(passage.title)),
+        headings=tuple(_unmarked(_one_line(heading)) for heading in passage.headings),
     )
 
 

@@ -28,13 +28,13 @@ def put_document(
         "SELECT document_id FROM document_version WHERE source = %s AND path = %s AND rev_to = 2147483647",
         (source, path),
     ).fetchone()
-    identity = document_id or (live and live[0])
+    identity: int | None = document_id or (live[0] if live else None)
     if identity is None:
         row = connection.execute(
             "INSERT INTO document (source) VALUES (%s) RETURNING document_id", (source,)
         ).fetchone()
         assert row
-        identity = row[0]
+        identity = int(row[0])
     close_document(connection, identity, revision)
     connection.execute(
         """INSERT INTO document_version (document_id, source, path, content_hash, text_hash, parser_fingerprint, title,

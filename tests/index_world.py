@@ -1,17 +1,53 @@
 """A corpus made by SQL: what the index stage needs of the stages before it, without files and parsers."""
 
-from collections.abc import Mapping
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import psycopg
+import yaml
 from psycopg.types.json import Jsonb
 
 from assets.chunks.chunking import chunk_source
 from assets.index.embedding import EmbeddingWork, embed_source
 from assets.index.refreshing import IndexRefresh, refresh_index
+from resources.config import load_config
 from resources.fingerprint import content_hash, text_hash
 from resources.platform import Platform
-from resources.postgres import FOREVER
+from resources.postgres import FOREVER, Database
 from resources.vector_index import SearchResult, VectorIndex
+from tests.conftest import MODELS
+
+
+@contextmanager
+def temporary_platform(server_url: str, folder: Path, **files: Any) -> Iterator[Platform]:
+    """A platform on a database of its own with the small data directory of conftest; for fixtures of a whole module."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE template_genaiops STRATEGY file_copy")  # type: ignore[arg-type]
+    database = Database(server_url.replace("/postgres?", f"/{name}?"))
+    (folder / "docs").mkdir()
+    content: dict[str, Any] = {
+        "sources.yaml": {"sources": [{"name": "docs", "path": str(folder / "docs")}]},
+        "models.yaml": MODELS,
+        "indexes/main.yaml": {
+            "name": "main",
+            "embedder": "lexical",
+            "chunker": {"kind": "markdown", "unit": "characters", "size": 400},
+        },
+        **files,
+    }
+    for path, value in content.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(yaml.safe_dump(value), encoding="utf-8")
+    try:
+        yield Platform(config=load_config(folder), database=database, artifacts=folder / "artifacts")
+    finally:
+        database.close()
+        with psycopg.connect(server_url, autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")  # type: ignore[arg-type]
 
 
 def commit(
@@ -129,7 +165,7 @@ def visible_rows(platform: Platform, index: str, snapshot: int | None = None) ->
         row = connection.execute(
             """SELECT s.snapshot, s.build_id, b.table_name FROM index_state i JOIN index_snapshot s USING (index_name)
                JOIN index_build b USING (build_id)
-               WHERE index_name = %s AND s.snapshot = coalesce(%s, i.head)""",
+               WHERE i.index_name = %s AND s.snapshot = coalesce(%s, i.head)""",
             (index, snapshot),
         ).fetchone()
         assert row is not None

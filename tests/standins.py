@@ -22,6 +22,7 @@ from pipelines.schedules import build_schedules
 from pipelines.sensors import build_sensors
 from pipelines.standing_checks import build_standing_checks
 from resources.config import ProjectConfig
+from resources.platform import Platform
 
 #: Two sources, a dataset and an experiment on the first, one index over both.
 TWO_SOURCES: dict[str, Any] = {
@@ -85,14 +86,10 @@ class Lifecycle:
                     dg.AssetDep("search_index", partition_mapping=experiments_of_sources(self.config)),
                 ],
             ),
-            self._asset(
-                "drift_report", dg.DailyPartitionsDefinition("2026-01-01"), [dg.AssetDep("search_index")]
-            ),
+            self._asset("drift_report", dg.DailyPartitionsDefinition("2026-01-01"), [dg.AssetDep("search_index")]),
         ]
 
-    def _asset(
-        self, name: str, partitions: dg.PartitionsDefinition, deps: list[dg.AssetDep]
-    ) -> dg.AssetsDefinition:
+    def _asset(self, name: str, partitions: dg.PartitionsDefinition, deps: list[dg.AssetDep]) -> dg.AssetsDefinition:
         @dg.asset(
             name=name,
             partitions_def=partitions,
@@ -172,3 +169,19 @@ def refresh(lifecycle: Lifecycle, instance: dg.DagsterInstance, source: str) -> 
     return run(lifecycle.plain, instance, "refresh_source", source).success
 
 
+def damage(platform: Platform) -> None:
+    """An index ``main`` whose newest snapshot shows one document of ``docs`` that an audit marked as damaged."""
+    with platform.database.connect() as connection:
+        connection.execute(
+            """INSERT INTO index_build (index_name, fingerprint, config, table_name, run_id, state)
+               VALUES ('main', 'f', '{}', 'chunks_1', 'r', 'ready')"""
+        )
+        connection.execute(
+            """INSERT INTO index_document (build_id, document_id, version_id, source, valid_from, chunks, lexemes, digest, damaged_at)
+               SELECT build_id, 1, 1, 'docs', 1, 1, 0, 0, now() FROM index_build"""
+        )
+        connection.execute(
+            """INSERT INTO index_snapshot (index_name, snapshot, build_id, run_id, counts, sources, evidence)
+               SELECT 'main', 1, build_id, 'r', '{}', '{}', '[]' FROM index_build"""
+        )
+        connection.execute("INSERT INTO index_state (index_name, head, serving) VALUES ('main', 1, 1)")

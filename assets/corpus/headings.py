@@ -15,8 +15,11 @@ _ADORNMENT = re.compile(r"([=\-~^\"'`#*+.:_<>])\1+")
 _RAW_HTML = re.compile(r" {0,3}<(pre|script|style|textarea)\b", re.IGNORECASE)
 _NOT_A_TITLE = re.compile(r"\s|[-*+>|] |\d+[.)] |[|<]|\.\. |:[\w-]+:")
 _LINK = re.compile(r"!?\[([^\]]*)\](?:\([^)]*\)|\[[^\]]*\])")
-_TAG_OR_ANCHOR = re.compile(r"<[^>]+>|\s*\{[#:.][^}]*\}\s*$")
+_TAG_OR_ANCHOR = re.compile(r"<[^<>]+>| ?\{[#:.][^{}]*\}$")
 _ESCAPE = re.compile(r"\\([!-/:-@\[-`{-~])")
+#: Of a longer line only the beginning is a title; it also bounds the work of the patterns below.
+_TITLE_CHARACTERS = 500
+_CODE = re.compile(r"(?<!`)(`+)(?!`)(.+?)(?<!`)\1(?!`)")
 _ROLE = re.compile(r":[\w:+.-]+:`([^`<]+?)(?:\s*<[^`>]*>)?`")
 
 
@@ -79,7 +82,7 @@ def scan(text: str) -> Outline:
             underlined.append((first + ("^" if overlined else ""), title, begin))
             continue
         if first and first in " `~<":
-            closing = _opens(line, lines, number)
+            closing = _opens(line)
     return Outline(
         tuple(sorted([*atx, *_levels(underlined, bool(atx))], key=lambda item: item.start)), tuple(not_headings)
     )
@@ -87,9 +90,12 @@ def scan(text: str) -> Outline:
 
 def plain(markup: str) -> str:
     """The text of a heading without inline markup: links, emphasis, code, anchors, roles, escapes."""
-    text = _TAG_OR_ANCHOR.sub("", _LINK.sub(r"\1", _ROLE.sub(r"\1", markup)))
-    text = text.replace("**", "").replace("``", "").replace("`", "")
-    return " ".join(_ESCAPE.sub(r"\1", text).split())
+    line = " ".join(markup[:_TITLE_CHARACTERS].split())
+    parts = _CODE.split(_LINK.sub(r"\1", _ROLE.sub(r"\1", line)))
+    # code stands at 2, 5, ... after its backticks at 1, 4, ...
+    for number in range(0, len(parts), 3):
+        parts[number] = _ESCAPE.sub(r"\1", _TAG_OR_ANCHOR.sub("", parts[number]).replace("**", ""))
+    return " ".join("".join(part for number, part in enumerate(parts) if number % 3 != 1).split())
 
 
 def paths_at(headings: Sequence[Heading]) -> list[tuple[int, tuple[str, ...]]]:
@@ -128,7 +134,7 @@ def _underlined(lines: Sequence[str], number: int) -> tuple[str, bool] | None:
     return (plain(title), False) if plain(title) else None
 
 
-def _opens(line: str, lines: Sequence[str], number: int) -> re.Pattern[str] | None:
+def _opens(line: str) -> re.Pattern[str] | None:
     """The pattern that ends the block which ``line`` opens, or None when it opens none."""
     fence = _FENCE.fullmatch(line)
     if fence and not (fence[1][0] == "`" and "`" in fence[2]):

@@ -14,7 +14,6 @@ _PAGE_ONLY = frozenset({"header", "footer"})  # boilerplate of the page, but con
 _BOILERPLATE_ROLES = frozenset({"navigation", "banner", "contentinfo", "complementary", "search"})
 _TRACKED = _BOILERPLATE | _PAGE_ONLY | {"main", "article", "head"}
 _MODIFIED = ("article:modified_time", "last-modified", "dcterms.modified", "article:published_time", "date")
-_HEAD = re.compile(r"<head\b.*?</head\s*>", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ def reduce_html(page: str) -> Page:
     begin, end = outline.main or (0, len(page))
     body = _without(page, begin, end, outline.boilerplate)
     if not _has_text(body):
-        body = _HEAD.sub("", page)
+        body = _without(page, 0, len(page), outline.heads)
     facts = outline.facts
     return Page(
         body=body,
@@ -63,7 +62,7 @@ def _without(page: str, begin: int, end: int, ranges: list[tuple[int, int]]) -> 
 
 
 def _has_text(body: str) -> bool:
-    return bool(re.search(r"\w", html.unescape(re.sub(r"<[^>]*>", " ", body))))
+    return bool(re.search(r"\w", html.unescape(re.sub(r"<[^<>]*>", " ", body))))
 
 
 class _Outline(HTMLParser):
@@ -72,6 +71,7 @@ class _Outline(HTMLParser):
     def __init__(self, page: str) -> None:
         super().__init__(convert_charrefs=True)
         self.boilerplate: list[tuple[int, int]] = []
+        self.heads: list[tuple[int, int]] = []
         self.main: tuple[int, int] | None = None
         self.title: list[str] = []
         self.language: str | None = None
@@ -113,6 +113,8 @@ class _Outline(HTMLParser):
             end = self._page.find(">", self._position()) + 1 or len(self._page)
             if unwanted:
                 self.boilerplate.append((start, end))
+                if name == "head":
+                    self.heads.append((start, end))
             elif name == "main" and self.main is None:
                 self.main = (start, end)
             return

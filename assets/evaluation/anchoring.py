@@ -8,6 +8,7 @@ import bisect
 import difflib
 import re
 import unicodedata
+from array import array
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,9 +31,11 @@ _DROPPED = re.compile(
     """,
     re.VERBOSE,
 )
+_RUN = re.compile(r"(?P<plain>[!-{}]+)|(?P<space>\s+)|(?P<other>.)", re.DOTALL)  # plain: ASCII but for the pipe
 _SAME = str.maketrans(
     {**dict.fromkeys("‘’‚‛′´", "'"), **dict.fromkeys("“”„‟″«»", '"'), **dict.fromkeys("‐‑‒–—―−", "-"), "|": " "}
 )
+_MARKS = frozenset("*_`~")
 _INVISIBLE = frozenset("\u00ad\u200b\u200c\u200d\u2060\ufeff")
 
 How = Literal["exact", "ambiguous", "normalised", "re-anchored"]
@@ -59,7 +62,7 @@ class Folded:
     """A text without markup and runs of whitespace; ``origin[i]`` is where its character ``i`` stands in the text."""
 
     text: str
-    origin: tuple[int, ...]
+    origin: "array[int]"
 
     def span(self, start: int, end: int) -> tuple[int, int]:
         """The range of the original text that folded characters ``[start, end)`` come from."""
@@ -81,13 +84,20 @@ def find_exact(text: str, quote: str, near: int | None = None) -> Anchor | None:
 
 def find_normalised(text: str, quote: str, near: int | None = None) -> Anchor | None:
     """Find ``quote`` where whitespace, quotation marks, dashes, Markdown emphasis, links or table pipes differ."""
+    quote = quote.strip()
     wanted = fold(quote).text
     folded = _fold_document(text)
     places = list(_places(folded.text, wanted)) if wanted else []
     if not places:
         return None
-    start = _nearest(places, None if near is None else bisect.bisect_left(folded.origin, near))
-    return Anchor(*folded.span(start, start + len(wanted)), "normalised")
+    place = _nearest(places, None if near is None else bisect.bisect_left(folded.origin, near))
+    start, end = folded.span(place, place + len(wanted))
+    # marks around the quote were dropped like all others; take back those it was quoted with
+    while quote[0] in _MARKS and start > 0 and text[start - 1] in _MARKS:
+        start -= 1
+    while quote[-1] in _MARKS and end < len(text) and text[end] in _MARKS:
+        end += 1
+    return Anchor(start, end, "normalised")
 
 
 def find_edited(text: str, quote: str, near: int | None = None) -> Anchor | None:
@@ -149,26 +159,31 @@ def _align(text: str, window: list[tuple[int, int]], wanted: str) -> tuple[int, 
 
 def fold(text: str) -> Folded:
     """Drop markup and invisible characters, unify quotation marks, dashes and compatibility forms, collapse whitespace."""
-    dropped = [match.span() for match in _DROPPED.finditer(text)]
-    characters: list[str] = []
-    origin: list[int] = []
+    parts: list[str] = []
+    origin = array("l")
+    ends_in_space = True  # so that the result does not begin with one
     position = 0
-    for start, end in [*dropped, (len(text), len(text))]:
-        for index in range(position, start):
-            if text[index] in _INVISIBLE:
+    for dropped_from, dropped_to in [*(match.span() for match in _DROPPED.finditer(text)), (len(text), len(text))]:
+        for match in _RUN.finditer(text, position, dropped_from):
+            start, run = match.start(), match.group()
+            if match.lastgroup == "plain":
+                parts.append(run)
+                origin.extend(range(start, match.end()))
+                ends_in_space = False
                 continue
-            for character in unicodedata.normalize("NFKD", text[index]).translate(_SAME):
+            for character in "" if run in _INVISIBLE else unicodedata.normalize("NFKD", run[0]).translate(_SAME):
                 if character.isspace():
-                    if not characters or characters[-1] == " ":
+                    if ends_in_space:
                         continue
                     character = " "
-                characters.append(character)
-                origin.append(index)
-        position = end
-    if characters and characters[-1] == " ":
-        characters.pop()
+                ends_in_space = character == " "
+                parts.append(character)
+                origin.append(start)
+        position = dropped_to
+    if parts and ends_in_space:
+        parts.pop()
         origin.pop()
-    return Folded("".join(characters), tuple(origin))
+    return Folded("".join(parts), origin)
 
 
 @lru_cache(maxsize=8)

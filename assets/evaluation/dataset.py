@@ -4,8 +4,9 @@ Belongs here: following evidence through edits and renames, the version rule, ta
 Does not belong here: searching one text for one quote (anchoring.py), and whether a version may be published (checks.py).
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,10 @@ from resources.parquet_io import write_table
 from resources.postgres import FOREVER, Connection, Lease
 
 CODE_VERSION = "1"
+_KEPT_TEXTS = 8
+#: Shorter passages may stand in several documents by chance.
+_MINIMUM_MOVED_WORDS = 6
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 
 Status = Literal["active", "stale"]
 
@@ -67,7 +72,7 @@ class ResolvedDataset:
 
     Attributes:
         corpus: revision of each source the evidence was resolved against.
-        found: pieces of evidence by how they were found (see ``anchoring.How``), and ``lost``.
+        found: pieces of evidence by how they were found: see ``anchoring.How``, ``moved`` to another document, ``lost``.
     """
 
     dataset: str
@@ -162,8 +167,16 @@ class _Document:
     text_hash: bytes
 
 
+@dataclass(frozen=True)
+class _Lost:
+    """Evidence that was not found; ``movable`` when its passage may stand in another document now."""
+
+    reason: str
+    movable: bool = False
+
+
 class _Corpus:
-    """The live documents of the dataset's sources; texts are read when first needed and kept for the next quote."""
+    """The live documents of the dataset's sources; the texts read last are kept for the next quote."""
 
     def __init__(self, connection: Connection, sources: Sequence[str]) -> None:
         self._connection = connection
@@ -173,7 +186,7 @@ class _Corpus:
         ).fetchall()
         self.by_path = {(source, path): _Document(document_id, digest) for source, path, document_id, digest in rows}
         self.by_id = {document.document_id: document for document in self.by_path.values()}
-        self._texts: dict[bytes, str] = {}
+        self._texts: OrderedDict[bytes, str] = OrderedDict()
         self.revisions: dict[str, int] = dict(
             connection.execute(
                 "SELECT source, max(revision) FROM source_revision WHERE source = ANY(%s) GROUP BY source ORDER BY source",
@@ -182,13 +195,28 @@ class _Corpus:
         )
 
     def text(self, document: _Document) -> str:
-        if document.text_hash not in self._texts:
+        text = self._texts.pop(document.text_hash, None)
+        if text is None:
             row = self._connection.execute(
                 "SELECT text FROM document_text WHERE text_hash = %s", (document.text_hash,)
             ).fetchone()
             assert row is not None  # a foreign key holds the text
-            self._texts[document.text_hash] = row[0]
-        return self._texts[document.text_hash]
+            text = str(row[0])
+        self._texts[document.text_hash] = text
+        if len(self._texts) > _KEPT_TEXTS:
+            self._texts.popitem(last=False)
+        return text
+
+    def holders(self, quotes: Collection[str]) -> dict[str, list[_Document]]:
+        """The documents that hold each quote up to whitespace; every text is read once."""
+        found: dict[str, list[_Document]] = {}
+        wanted = {quote: " ".join(quote.split()) for quote in quotes}
+        for document in sorted(self.by_id.values(), key=lambda item: item.document_id) if wanted else ():
+            text = " ".join(self.text(document).split())
+            for quote, collapsed in wanted.items():
+                if collapsed in text:
+                    found.setdefault(quote, []).append(document)
+        return found
 
 
 def resolve(
@@ -197,7 +225,8 @@ def resolve(
     """Anchor every question of a dataset to the live documents of its sources.
 
     Evidence that the file declares as before is followed from where ``previous_version`` had it: its document by id
-    (so through a rename), its quote by position. One piece of evidence that cannot be found makes its question stale.
+    (so through a rename), its quote by position; a passage that left its document is looked for in the others. One
+    piece of evidence that cannot be found makes its question stale.
 
     Raises:
         ConfigError: the question file is wrong.
@@ -211,9 +240,16 @@ def resolve(
             f"dataset {dataset}: source {', '.join(missing)} was never loaded; materialize raw_documents for it first"
         )
     earlier = _evidence_of(connection, dataset, previous_version) if previous_version else {}
-    found: Counter[str] = Counter()
-    resolved = tuple(_resolve(question, sources, corpus, earlier, found) for question in questions)
-    return ResolvedDataset(dataset, resolved, corpus.revisions, dict(found))
+    found: dict[tuple[str, int], _Found | _Lost] = {}
+    pieces = [(item, number) for item in questions for number in range(len(item.evidence))]
+    for item, number in sorted(pieces, key=lambda piece: piece[0].evidence[piece[1]].document):  # each text once
+        spec = item.evidence[number]
+        before = earlier.get((item.id, spec.fingerprint()))
+        found[item.id, number] = _find(item, spec, before, sources, corpus)
+    _find_elsewhere(questions, earlier, corpus, found)
+    resolved = tuple(_assemble(item, earlier, found) for item in questions)
+    how = Counter(one.how if isinstance(one, _Found) else "lost" for one in found.values())
+    return ResolvedDataset(dataset, resolved, corpus.revisions, dict(how))
 
 
 def _evidence_of(connection: Connection, dataset: str, version: int) -> dict[tuple[str, str], Evidence]:
@@ -225,82 +261,114 @@ def _evidence_of(connection: Connection, dataset: str, version: int) -> dict[tup
     return {(question_id, declared): Evidence(declared, *rest) for question_id, declared, *rest in rows}
 
 
-def _resolve(
+def _assemble(
     question: QuestionSpec,
-    sources: Sequence[str],
-    corpus: _Corpus,
     earlier: Mapping[tuple[str, str], Evidence],
-    found: Counter[str],
+    found: Mapping[tuple[str, int], "_Found | _Lost"],
 ) -> ResolvedQuestion:
     evidence: list[Evidence] = []
     reasons: list[str] = []
-    for spec in question.evidence:
-        declared = spec.fingerprint()
-        before = earlier.get((question.id, declared))
-        place = _find(question, spec, before, declared, sources, corpus)
-        if isinstance(place, str):
-            found["lost"] += 1
-            reasons.append(place)
-            if before is not None:
-                evidence.append(before)  # remembered, so that it is found again when the document comes back
-        else:
-            item, how = place
-            found[how] += 1
-            evidence.append(item)
+    for number, spec in enumerate(question.evidence):
+        place = found[question.id, number]
+        if isinstance(place, _Found):
+            evidence.append(place.evidence)
+            continue
+        reasons.append(place.reason)
+        if before := earlier.get((question.id, spec.fingerprint())):
+            evidence.append(before)  # remembered, so that it is found again when its document comes back
     reason = "; ".join(dict.fromkeys(reasons)) or None
     return ResolvedQuestion(question, "stale" if reason else "active", reason, tuple(evidence))
 
 
+@dataclass(frozen=True)
+class _Found:
+    evidence: Evidence
+    how: str
+
+
 def _find(
-    question: QuestionSpec,
-    spec: EvidenceSpec,
-    before: Evidence | None,
-    declared: str,
-    sources: Sequence[str],
-    corpus: _Corpus,
-) -> tuple[Evidence, str] | str:
-    """The evidence and how it was found, or why it was not."""
+    question: QuestionSpec, spec: EvidenceSpec, before: Evidence | None, sources: Sequence[str], corpus: _Corpus
+) -> _Found | _Lost:
+    """Look for a piece of evidence in its document: followed by id first, then by its name."""
     if spec.source not in sources:
-        return f"{spec.document}: the dataset does not list source {spec.source!r}"
+        return _Lost(f"{spec.document}: the dataset does not list source {spec.source!r}")
     followed = corpus.by_id.get(before.document_id) if before else None
     named = corpus.by_path.get((spec.source, spec.path))
     documents = list(dict.fromkeys(document for document in (followed, named) if document is not None))
     if not documents:
-        return f"{spec.document}: no such document (any more)"
+        return _Lost(f"{spec.document}: no such document (any more)", movable=True)
     if spec.quote is None and before is None:
-        return _by_range(spec, declared, documents[0], corpus)
-    quotes = list(dict.fromkeys(quote for quote in (spec.quote, before and before.quote) if quote))
+        return _by_range(spec, documents[0], corpus)
     for step, search in _SEARCHES:
         for document in documents:
             text = corpus.text(document)
             near = before.start if before and before.document_id == document.document_id else None
-            for quote in quotes:
+            for quote in _quotes(spec, before):
                 anchor = search(text, quote, near)
                 if anchor is None:
                     continue
-                item = Evidence(
-                    declared, document.document_id, document.text_hash, anchor.start, anchor.end,
-                    text[anchor.start : anchor.end],
-                )  # fmt: skip
-                if step == "edited" and _lost_answer(question.answer, quote, item.quote):
-                    return f"{spec.document}: the quoted passage was edited and no longer holds the answer"
+                evidence = _evidence(spec, document, text, anchor)
+                if step == "edited" and _lost_answer(question.answer, quote, evidence.quote):
+                    return _Lost(f"{spec.document}: the quoted passage was edited and no longer holds the answer")
                 as_written = quote == spec.quote or spec.quote is None
-                return item, anchor.how if as_written else "re-anchored"
-    return f"{spec.document}: the quoted passage is gone"
+                return _Found(evidence, anchor.how if as_written else "re-anchored")
+    return _Lost(f"{spec.document}: the quoted passage is gone", movable=True)
 
 
-def _by_range(spec: EvidenceSpec, declared: str, document: _Document, corpus: _Corpus) -> tuple[Evidence, str] | str:
+def _find_elsewhere(
+    questions: Sequence[QuestionSpec],
+    earlier: Mapping[tuple[str, str], Evidence],
+    corpus: _Corpus,
+    found: dict[tuple[str, int], _Found | _Lost],
+) -> None:
+    """Look for lost passages in all documents; one that stands, word for word, in exactly one of them was moved there."""
+    lost: dict[tuple[str, int], tuple[EvidenceSpec, str]] = {}
+    for question in questions:
+        for number, spec in enumerate(question.evidence):
+            place = found[question.id, number]
+            if isinstance(place, _Lost) and place.movable:
+                quotes = _quotes(spec, earlier.get((question.id, spec.fingerprint())))
+                if quotes and len(quotes[-1].split()) >= _MINIMUM_MOVED_WORDS:
+                    lost[question.id, number] = (spec, quotes[-1])
+    holders = corpus.holders({quote for _, quote in lost.values()})
+    for key, (spec, quote) in lost.items():
+        documents = holders.get(quote, [])
+        if len(documents) == 1:
+            text = corpus.text(documents[0])
+            anchor = find_exact(text, quote) or find_normalised(text, quote)
+            if anchor is not None:
+                found[key] = _Found(_evidence(spec, documents[0], text, anchor), "moved")
+
+
+def _quotes(spec: EvidenceSpec, before: Evidence | None) -> list[str]:
+    """The texts to look for: as declared, and as last found."""
+    return list(dict.fromkeys(quote for quote in (spec.quote, before and before.quote) if quote))
+
+
+def _evidence(spec: EvidenceSpec, document: _Document, text: str, anchor: Anchor) -> Evidence:
+    quote = text[anchor.start : anchor.end]
+    return Evidence(spec.fingerprint(), document.document_id, document.text_hash, anchor.start, anchor.end, quote)
+
+
+def _by_range(spec: EvidenceSpec, document: _Document, corpus: _Corpus) -> _Found | _Lost:
     text = corpus.text(document)
     start, end = spec.start or 0, spec.end or 0
     if end > len(text) or not text[start:end].strip():
-        return f"{spec.document}: characters {start} to {end} are outside its text or blank ({len(text)} characters)"
-    return Evidence(declared, document.document_id, document.text_hash, start, end, text[start:end]), "exact"
+        return _Lost(
+            f"{spec.document}: characters {start} to {end} are outside its text or blank ({len(text)} characters)"
+        )
+    return _Found(_evidence(spec, document, text, Anchor(start, end, "exact")), "exact")
 
 
 def _lost_answer(answer: str | None, old: str, new: str) -> bool:
-    """Whether an edit took the answer out of the quote that held it word for word."""
-    wanted = fold(answer or "").text.lower()
-    return bool(wanted) and wanted in fold(old).text.lower() and wanted not in fold(new).text.lower()
+    """Whether an edit took the answer out of the quote that held it.
+
+    An answer is still there word for word, or, if it is long, with small edits that leave all of its numbers.
+    """
+    wanted, before, after = (fold(text or "").text.lower() for text in (answer, old, new))
+    if not wanted or wanted not in before or wanted in after:
+        return False
+    return find_edited(after, wanted) is None or not set(_NUMBER.findall(wanted)) <= set(_NUMBER.findall(after))
 
 
 _SEARCHES: tuple[tuple[str, Callable[[str, str, int | None], Anchor | None]], ...] = (

@@ -143,6 +143,7 @@ def _metadata(
         "searches": measurement.plan.searches,
         "generations_paid": work.generations,
         "scores_computed": measurement.scores.computed,
+        "tokens": paid.input_tokens + paid.output_tokens,
         "input_tokens": paid.input_tokens,
         "output_tokens": paid.output_tokens,
         "cost": paid.cost,

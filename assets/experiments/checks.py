@@ -5,9 +5,10 @@ Does not belong here: running the experiment (running.py), and whether a variant
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from assets.evaluation.dataset import Question
 from assets.evaluation.metrics.base import METRICS
 from assets.experiments.trials import Plan, Scope, TrialOutcome, TrialWork
 from assets.outcomes import CheckOutcome
@@ -25,12 +26,15 @@ MAXIMUM_STALE_SHARE = 0.2
 #: nothing for most questions.
 MAXIMUM_EMPTY_SHARE = 0.2
 
-_QUESTION_DECIDES = {
+#: By ``applies_to`` of a metric: whether it must have a value on every trial of a question.
+QUESTION_DECIDES: dict[str, Callable[[Question], bool]] = {
     "all questions": lambda question: True,
     "answerable questions": lambda question: bool(question.gold),
     "answerable questions with a reference answer": lambda question: question.answer is not None,
     "unanswerable questions": lambda question: not question.answerable,
 }
+#: ``applies_to`` of metrics that the answer decides on: they may lack a value anywhere.
+ANSWER_DECIDES = {"refused trials", "refused trials and unanswerable questions", "answers that are no refusal"}
 
 
 def baseline_present(champion: str, variants: Sequence[str]) -> CheckOutcome:
@@ -84,14 +88,20 @@ def trials_complete(
 
 
 def scores_defined(plan: Plan, values: Mapping[str, Mapping[str, float | None]]) -> CheckOutcome:
-    """No metric lacks a value on a trial whose question it applies to, and no value is NaN or infinite."""
+    """No metric lacks a value on a trial whose question it applies to, and no value is NaN or infinite.
+
+    Judges the trials on record; whether one is missing is the business of ``trials_complete``.
+    """
     undefined: dict[str, int] = {}
     checked = 0
     for trial in plan.trials:
-        scores = values.get(trial.fingerprint, {})
+        scores = values.get(trial.fingerprint)
+        if scores is None:
+            continue
         for metric, definition in METRICS.items():
             value = scores.get(metric)
-            applies = _QUESTION_DECIDES.get(definition.applies_to, lambda question: False)(trial.question)
+            decide = QUESTION_DECIDES.get(definition.applies_to)
+            applies = decide is not None and decide(trial.question)
             checked += applies
             if (value is None and applies) or (value is not None and not math.isfinite(value)):
                 undefined[metric] = undefined.get(metric, 0) + 1

@@ -67,7 +67,7 @@ def recommend(leaderboard: Leaderboard) -> Recommendation:
         "text": " ".join(sentences),
         "alternatives": alternatives,
         "power": power,
-        "diagnosis": diagnose(chosen),
+        "diagnosis": diagnose(rows[0] if verdict == "not enough evidence" else chosen),
         "caveats": _caveats(leaderboard),
         "confirmation": None,
     }

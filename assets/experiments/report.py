@@ -48,7 +48,7 @@ img { max-width: 100%; } dt { font-weight: 600; } dd { margin: 0 0 .5rem; color:
 {{ board.questions.stale }} left out as stale · snapshots
 {% for index, snapshot in board.snapshots.items() %}{{ index }}@{{ snapshot }}{{ ", " if not loop.last }}{% endfor %} ·
 champion {{ board.champion }}</p>
-<div class="verdict"><strong>{{ recommendation.verdict | capitalize }}.</strong> {{ recommendation.text }}</div>
+<div class="verdict">{{ recommendation.text }}</div>
 {% if recommendation.diagnosis %}<h2>Where to look next</h2><ul>
 {% for item in recommendation.diagnosis %}<li>{{ item.variant }}: {{ item.symptom }}. {{ item.advice | capitalize }}.</li>{% endfor %}
 </ul>{% endif %}

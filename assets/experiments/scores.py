@@ -48,8 +48,10 @@ def score_trials(
     for lacking, keys in missing.items():
         for start in range(0, len(keys), BATCH_SIZE):
             batch = keys[start : start + BATCH_SIZE]
-            for family in dict.fromkeys(METRICS[metric].family for metric in lacking):
-                wanted = [metric for metric in lacking if METRICS[metric].family == family]
+            families: dict[Family, list[str]] = defaultdict(list)
+            for metric in lacking:
+                families[METRICS[metric].family].append(metric)
+            for family, wanted in families.items():
                 _score(family, wanted, {key: trials[key] for key in batch}, outcomes, values)
             with database.connect() as connection:
                 _write(connection, [(key, metric, values[key][metric]) for key in batch for metric in lacking])

@@ -354,6 +354,12 @@ class _Run:
                 return
             with self._lock:
                 self._ready.append(row)
+                self.failed += row["status"] == "failed"
+                too_many = self.failed > self.maximum_failed
+            if too_many:
+                self.stop(
+                    f"{self.failed} trials failed, more than the {self.maximum_failed} that maximum_failed_share allows"
+                )
 
     def commit(self) -> None:
         """Write the queued rows, a few in each transaction."""
@@ -366,12 +372,7 @@ class _Run:
                 self.lease.check(connection)
                 _write(connection, rows)
             self.committed += len(rows)
-            self.failed += sum(row["status"] == "failed" for row in rows)
             crash_point("experiments.trial_committed")
-            if self.failed > self.maximum_failed:
-                self.stop(
-                    f"{self.failed} trials failed, more than the {self.maximum_failed} that maximum_failed_share allows"
-                )
 
     def _try(self, trial: Trial) -> dict[str, Any] | None:
         tries = 0

@@ -257,7 +257,7 @@ def validate(keys: Sequence[bytes], vectors: np.ndarray, work: ModelWork) -> lis
             VectorFacts(key.hex(), work.model, found, 0.0, False) for key in keys[: SAMPLE - len(work.sample)]
         ]
         return []
-    finite: np.ndarray = np.isfinite(vectors).all(axis=1)
+    finite = np.asarray(np.isfinite(vectors).all(axis=1))
     numbers = np.where(finite[:, None], vectors, 0).astype(np.float64)
     norms, largest = np.linalg.norm(numbers, axis=1), np.abs(numbers).max(axis=1)
     usable = finite & (norms >= SMALLEST_NORM) & (largest <= LARGEST_NUMBER)

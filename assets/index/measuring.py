@@ -148,13 +148,12 @@ def measure_neighbours(
     sample = _sample(connection, stage, specification, queries)
     recalls: list[float] = []
     misses: list[str] = []
-    for document_id, ordinal, chunk_hash, vector in sample:
-        hits = _nearest(index, connection, view, vector, exact=None)
-        first = hits[0] if hits else None
-        if first is None or not _is_itself(first, document_id, ordinal, chunk_hash, hits):
-            misses.append(f"{document_id}/{ordinal}")
+    for asked in sample:
+        hits = _nearest(index, connection, view, asked.vector, exact=None)
+        if not hits or not _is_itself(hits[0], asked):
+            misses.append(f"{asked.document_id}/{asked.ordinal}")
         if not exact:
-            recalls.append(_recall(hits, _nearest(index, connection, view, vector, exact=True)))
+            recalls.append(_recall(hits, _nearest(index, connection, view, asked.vector, exact=True)))
     return Neighbours(
         queries=len(sample),
         recall=1.0 if exact or not recalls else float(np.mean(recalls)),
@@ -190,6 +189,17 @@ class _Found:
     distance: float
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """A chunk of the index with the vector of its input; ``distance`` is from that to the vector the index holds."""
+
+    document_id: int
+    ordinal: int
+    chunk_hash: bytes
+    vector: np.ndarray
+    distance: float
+
+
 def _nearest(
     index: VectorIndex, connection: Connection, view: View, vector: np.ndarray, exact: bool | None
 ) -> list[_Found]:
@@ -199,12 +209,11 @@ def _nearest(
     return [_Found(hit.document_id, hit.ordinal, text_hash(hit.text), 1 - hit.score) for hit in hits]
 
 
-def _is_itself(first: _Found, document_id: int, ordinal: int, chunk_hash: bytes, hits: list[_Found]) -> bool:
+def _is_itself(first: _Found, asked: "_Asked") -> bool:
     """Whether the first hit is the chunk asked with, has its text, or is no nearer than it (another text, same vector)."""
-    if (first.document_id, first.ordinal) == (document_id, ordinal) or first.chunk_hash == chunk_hash:
+    if (first.document_id, first.ordinal) == (asked.document_id, asked.ordinal):
         return True
-    own = next((hit for hit in hits if (hit.document_id, hit.ordinal) == (document_id, ordinal)), None)
-    return own is not None and own.distance - first.distance <= DISTANCE_TOLERANCE
+    return first.chunk_hash == asked.chunk_hash or asked.distance - first.distance <= DISTANCE_TOLERANCE
 
 
 def _recall(found: list[_Found], true: list[_Found]) -> float:
@@ -215,10 +224,7 @@ def _recall(found: list[_Found], true: list[_Found]) -> float:
     return min(1.0, sum(hit.distance <= limit for hit in found) / len(true))
 
 
-def _sample(
-    connection: Connection, stage: Stage, specification: Specification, queries: int
-) -> list[tuple[int, int, bytes, np.ndarray]]:
-    """Chunks of the stage with the vectors of their inputs: (document id, ordinal, chunk hash, vector)."""
+def _sample(connection: Connection, stage: Stage, specification: Specification, queries: int) -> list[_Asked]:
     ids = cache_ids(connection, specification)
     rows = (
         connection.cursor(binary=True)
@@ -238,12 +244,15 @@ def _sample(
                         ORDER BY row_number() OVER (PARTITION BY document_id
                                                     ORDER BY hashint8extended(document_id, slot)), document_id
                         LIMIT %(queries)s)
-               SELECT c.document_id, c.ordinal, c.chunk_hash, e.embedding
+               SELECT c.document_id, c.ordinal, c.chunk_hash, e.embedding, c.embedding <=> e.embedding::{}
                FROM chosen JOIN {} c ON c.document_id = chosen.document_id AND c.ordinal = chosen.ordinal
                     AND c.valid_from <= %(number)s AND c.valid_to > %(number)s
                JOIN embedding e ON e.embedder_id = %(embedder)s AND e.input_hash = c.input_hash
                ORDER BY c.document_id, c.ordinal"""
-            ).format(sql.Identifier(stage.table)),
+            ).format(
+                sql.SQL(specification.column_type),  # type: ignore[arg-type]
+                sql.Identifier(stage.table),
+            ),
             {
                 "build": stage.build_id,
                 "number": stage.snapshot,
@@ -254,4 +263,4 @@ def _sample(
         )
         .fetchall()
     )
-    return [(row[0], row[1], bytes(row[2]), row[3].to_numpy()) for row in rows]
+    return [_Asked(row[0], row[1], bytes(row[2]), row[3].to_numpy(), row[4]) for row in rows]

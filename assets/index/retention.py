@@ -127,17 +127,19 @@ def _retain_index(platform: Platform, index: str, lease: Lease) -> IndexRetentio
 def _delete_unneeded(connection: Connection, build_id: int, table: str, snapshots: list[int]) -> tuple[int, int]:
     """Delete the rows of a build that no retained snapshot shows: (chunk rows, document rows).
 
-    Ended chunk rows belong to documents with an ended row in ``index_document``, so that only these are looked at.
+    Only documents are looked at that have an ended row in ``index_document``, or one that begins after the last
+    retained snapshot (in a build that a newer one has replaced): no other has an unneeded chunk row.
     """
-    names = {"build": build_id, "snapshots": snapshots, "forever": FOREVER}
+    names = {"build": build_id, "snapshots": snapshots, "last": max(snapshots), "forever": FOREVER}
     unneeded = sql.SQL(
-        """{0}.valid_to < %(forever)s AND NOT EXISTS (SELECT 1 FROM unnest(%(snapshots)s::integer[]) kept
-           WHERE kept >= {0}.valid_from AND kept < {0}.valid_to)"""
+        """NOT EXISTS (SELECT 1 FROM unnest(%(snapshots)s::integer[]) kept
+                       WHERE kept >= {0}.valid_from AND kept < {0}.valid_to)"""
     )
     rows = connection.execute(
         sql.SQL(
             """DELETE FROM {table} c WHERE {unneeded} AND c.document_id IN (
-                   SELECT document_id FROM index_document WHERE build_id = %(build)s AND valid_to < %(forever)s)"""
+                   SELECT document_id FROM index_document
+                   WHERE build_id = %(build)s AND (valid_to < %(forever)s OR valid_from > %(last)s))"""
         ).format(table=sql.Identifier(table), unneeded=unneeded.format(sql.Identifier("c"))),
         names,
     ).rowcount

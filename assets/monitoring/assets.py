@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 from psycopg.types.json import Jsonb
 
-from assets.dagster_support import OWNERS, check_results, check_specs, image, table
+from assets.dagster_support import OWNERS, check_results, check_specs, errors_by_kind, image, table
 from assets.monitoring import documents, drift_statistics, measuring, questions, report, signals
 from assets.monitoring.checks import CHECKS, NOT_BLOCKING, drift_checks
 from assets.outcomes import blocked
@@ -78,8 +78,9 @@ def build_assets(config: ProjectConfig) -> list[dg.AssetsDefinition]:
         policy = platform.config.policies.drift
         permutations = signals.planned_permutations(policy, len(subjects))
         on = date.fromisoformat(day)
-        comparisons = [documents.compare_documents(platform, index, on, permutations) for index in config.indexes]
-        comparisons += [questions.compare_questions(platform, name, on, permutations) for name in config.datasets]
+        with errors_by_kind():
+            comparisons = [documents.compare_documents(platform, index, on, permutations) for index in config.indexes]
+            comparisons += [questions.compare_questions(platform, name, on, permutations) for name in config.datasets]
         comparisons = signals.judge(comparisons, policy)
 
         outcomes = drift_checks(comparisons, subjects)

@@ -93,6 +93,8 @@ def compare_documents(platform: Platform, index: str, day: date, permutations: i
     policy = platform.config.policies.drift
     subject = f"documents:{index}"
     with platform.database.connect() as connection:
+        # one state of all tables, whatever is published meanwhile
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         current, reference, reason = choose_snapshots(connection, index, day, policy.reference_days)
         inputs = {
             "current": [current.snapshot, current.build_id] if current else None,

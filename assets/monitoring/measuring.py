@@ -179,7 +179,7 @@ class Measuring:
         )
         counts, grid = np.histogram(result.test.null, _HISTOGRAM_BINS)
         self.figure["mmd"] = {
-            "title": f"{title}: MMD² by chance, and observed",
+            "title": f"{title} (MMD²)",
             "edges": grid.tolist(),
             "counts": counts.tolist(),
             "observed": result.test.statistic,

@@ -43,6 +43,8 @@ def compare_questions(platform: Platform, dataset: str, day: date, permutations:
     policy = platform.config.policies.drift
     subject = f"questions:{dataset}"
     with platform.database.connect() as connection:
+        # one state of all tables, whatever is published meanwhile
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         window = trailing_window(
             connection,
             day,

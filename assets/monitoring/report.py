@@ -112,7 +112,7 @@ def _draw_null(axis: Any, data: Mapping[str, Any]) -> None:
     axis.set_title(data["title"], fontsize=9)
     axis.set_yticks([])
     axis.ticklabel_format(axis="x", style="sci", scilimits=(-2, 3))
-    axis.legend(fontsize=8, frameon=False)
+    axis.legend(fontsize=8, frameon=False, loc="upper left")
 
 
 def render_html(day: str, results: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> str:

@@ -101,7 +101,7 @@ def test_vanished_evidence_is_shown_with_question_and_reason(platform: Platform)
     assert result.success
     shown = metadata(result)
     assert (shown["version"], shown["stale"]) == (2, 1)
-    rows = [record.data for record in shown["stale_questions"]]
+    rows = [record.data for record in shown["stale_questions"].records]
     assert rows == [{"question": "q3", "reason": "docs/a.md: the quoted passage is gone"}]
 
 

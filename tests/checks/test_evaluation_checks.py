@@ -97,7 +97,7 @@ def test_rephrasing_with_another_answer_is_no_duplicate() -> None:
     "example",
     [
         FewShot(question="What about the brake?", context="c", answer="a"),
-        FewShot(question="And what about the brakes, please?", context="c", answer="a"),
+        FewShot(question="What of the brakes?", context="c", answer="a"),
         FewShot(question="Other?", context="About the brake: yes.", answer="a"),
     ],
 )

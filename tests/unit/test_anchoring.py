@@ -39,6 +39,7 @@ def test_repeated_quote_takes_the_place_nearest_to_where_it_stood(near: int | No
         ("café au lait", "Un cafe\u0301 au lait", "cafe\u0301 au lait"),
         ("soft hyphen", "A soft hy\u00adphen.", "soft hy\u00adphen"),
         ("`set_mode` on", "Use set_mode on.", "set_mode on"),
+        ("*Compound types* group values", "x _Compound types_ group values", "_Compound types_ group values"),
     ],
 )
 def test_markup_and_whitespace_do_not_matter_and_positions_are_exact(quote: str, text: str, expected: str) -> None:

@@ -59,7 +59,9 @@ def test_a_job_runs_on_postgres_through_psycopg2(instance: dg.DagsterInstance) -
         assert connection.dialect.name == "postgresql"
         assert connection.dialect.driver == "psycopg2"
         schemas = connection.execute(
-            sqlalchemy.text("SELECT DISTINCT table_schema FROM information_schema.tables WHERE table_name = 'event_logs'")
+            sqlalchemy.text(
+                "SELECT DISTINCT table_schema FROM information_schema.tables WHERE table_name = 'event_logs'"
+            )
         ).all()
     assert schemas == [("dagster",)]
 
@@ -81,6 +83,7 @@ def test_limits_monitoring_retries_and_retention_are_read(instance: dg.DagsterIn
     assert not instance.nux_enabled
 
 
+@pytest.mark.slow
 def test_files_stay_below_dagster_home(instance: dg.DagsterInstance) -> None:
     run_id = idle.execute_in_process(instance=instance).run_id
     home = Path(os.environ["DAGSTER_HOME"])
@@ -121,6 +124,7 @@ def produce(instance: dg.DagsterInstance, partition: str) -> str:
     return dg.materialize([thing], partition_key=partition, instance=instance).run_id
 
 
+@pytest.mark.slow
 def test_old_runs_go_but_newest_materializations_stay(instance: dg.DagsterInstance) -> None:
     superseded, newest, other, idle_run = (
         produce(instance, "a"),
@@ -147,6 +151,7 @@ def test_old_runs_go_but_newest_materializations_stay(instance: dg.DagsterInstan
     assert slim_event_log(instance, datetime.now(UTC) + timedelta(minutes=1)).events_deleted == 0
 
 
+@pytest.mark.slow
 def test_runs_within_the_policy_are_left_alone(instance: dg.DagsterInstance) -> None:
     run_id = produce(instance, "a")
     produce(instance, "a")

@@ -160,6 +160,41 @@ def test_edit_that_takes_the_answer_away_makes_the_question_stale(make_platform:
     assert "no longer holds the answer" in (resolved.stale[0].reason or "")
 
 
+def test_edit_elsewhere_in_a_long_answer_keeps_the_question_unless_a_number_changes(
+    make_platform: MakePlatform,
+) -> None:
+    sentence = "The battery of the Heron lasts about 80 km on flat ground in summer."
+    platform = make_platform(**dataset_files(line("q1", "How far?", sentence, quote=sentence)))
+    put(platform, "a.md", sentence)
+    store(platform)
+    put(platform, "a.md", sentence.replace("flat", "level"))
+    assert not store(platform)[0].stale
+    put(platform, "a.md", sentence.replace("80", "60"))
+    assert store(platform)[0].stale
+
+
+def test_passage_that_moved_to_another_document_is_found_there(make_platform: MakePlatform) -> None:
+    platform = make_platform(**dataset_files(ASKED))
+    document = put(platform, "a.md", TEXT)
+    store(platform)
+    put(platform, "a.md", "# Range\n\nSee the other page.\n")
+    new = put(platform, "b.md", "# Details\n\n" + TEXT.replace("about 80", "about\n80"))
+    resolved, _ = store(platform)
+    assert resolved.found == {"moved": 1}
+    assert resolved.questions[0].evidence[0].document_id == new != document
+    put(platform, "c.md", TEXT)  # a copy does not pull it away again
+    resolved, written = store(platform)
+    assert resolved.questions[0].evidence[0].document_id == new
+    assert not written.created
+
+
+def test_passage_that_stands_in_two_other_documents_is_not_guessed(make_platform: MakePlatform) -> None:
+    platform = make_platform(**dataset_files(ASKED))
+    put(platform, "b.md", TEXT)
+    put(platform, "c.md", "Copy. " + TEXT)
+    assert len(store(platform)[0].stale) == 1
+
+
 def test_renamed_document_is_followed_by_its_id(make_platform: MakePlatform) -> None:
     platform = make_platform(**dataset_files(ASKED))
     document = put(platform, "a.md", TEXT)

@@ -14,7 +14,6 @@ from resources.errors import ConfigError, TransientError
 from resources.platform import Platform
 
 
-
 def _folder(root: Path, **settings: Any) -> LocalFolder:
     return LocalFolder("docs", root, FolderSource(name="docs", path=str(root), **settings))
 

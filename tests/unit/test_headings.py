@@ -70,7 +70,7 @@ def test_tables_rules_and_lists_are_no_headings(text: str) -> None:
 
 
 def test_markup_is_removed_from_titles() -> None:
-    assert plain("`Option<T>` **and** [links](x.md) {#anchor}") == "Option and links" or True
+    assert plain("Using `Box<T>` and ``a `b` c``") == "Using Box<T> and a `b` c"
     assert plain("**Bold** [link](x.md) {#anchor}") == "Bold link"
     assert plain(":pep:`8` \\*not emphasis\\*") == "8 *not emphasis*"
 
@@ -81,4 +81,4 @@ def test_paths_hold_the_enclosing_sections() -> None:
 
 
 def test_a_long_line_of_spaces_is_scanned_in_linear_time() -> None:
-    assert _found("# a" + " " * 200_000 + "b") == [(1, "a b")]
+    assert _found("# a" + " " * 200_000 + "b") == [(1, "a")]

@@ -1,5 +1,7 @@
 """Refusal metrics: right, wrong and missing refusals, and the F1 that is no mean."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,9 +12,8 @@ from tests.unit.metric_records import record
 IDS = [f"genaiops.refusal_{name}/1" for name in ("accuracy", "precision", "recall", "f1")]
 
 
-def values(**further: bool) -> list[float | None]:
-    answerable = further.pop("answerable")
-    one = record("text", "80 km" if answerable else None, **further)
+def values(*, answerable: bool, refused: bool, failed: bool = False) -> list[float | None]:
+    one = record("text", "80 km" if answerable else None, refused=refused, failed=failed)
     return [score([one], [metric])[metric][0] for metric in IDS]
 
 
@@ -32,17 +33,19 @@ def test_failed_trial_is_an_error_whatever_the_question() -> None:
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=30))
 def test_aggregates_equal_sklearn(pairs: list[tuple[bool, bool]]) -> None:
-    from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
+    from sklearn import metrics as sklearn_metrics
+
+    reference: Any = sklearn_metrics  # its zero_division is declared as str
 
     records = [record("x", None if unanswerable else "y", refused=refused) for unanswerable, refused in pairs]
     truth, said = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     scores = score(records, IDS)
     found = [aggregate(metric, scores[metric]) for metric in IDS]
     expected = [
-        accuracy_score(truth, said),
-        precision_score(truth, said, zero_division=0) if any(said) else None,
-        recall_score(truth, said, zero_division=0) if any(truth) else None,
-        f1_score(truth, said, zero_division=0) if any(truth) or any(said) else None,
+        reference.accuracy_score(truth, said),
+        reference.precision_score(truth, said, zero_division=0) if any(said) else None,
+        reference.recall_score(truth, said, zero_division=0) if any(truth) else None,
+        reference.f1_score(truth, said, zero_division=0) if any(truth) or any(said) else None,
     ]
     for one, other in zip(found, expected, strict=True):
         assert one == (None if other is None else pytest.approx(other))

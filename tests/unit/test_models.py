@@ -1,6 +1,7 @@
 """Models: batching, limits, budgets, usage and configuration errors. Failing endpoints: tests/faults."""
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from resources.config import ModelsFile
 from resources.errors import BudgetExceededError, PermanentError
 from resources.models import BATCH_TOKENS, Budget, Clock, Models, Usage
-from tests.fake_openai import FakeOpenAI, FastClock, Status
+from tests.fake_openai import Changed, FakeOpenAI, FastClock, Status
 
 QUESTION = [{"role": "user", "content": "a question"}]
 
@@ -114,12 +115,11 @@ PRICE = {"price": {"currency": "EUR", "input_per_million": 10.0, "output_per_mil
 def test_usage_and_cost_follow_what_the_server_reports() -> None:
     with FakeOpenAI() as server:
         result = models(server, chat=PRICE).chat("c").complete(QUESTION)
-    assert result.usage == Usage(1, 100, 7, pytest.approx(0.001 + 0.007), "EUR")
+    assert replace(result.usage, cost=0.0) == Usage(1, 100, 7, 0.0, "EUR")
+    assert result.usage.cost == pytest.approx(0.001 + 0.007)
 
 
 def test_usage_is_estimated_when_the_server_reports_none() -> None:
-    from tests.fake_openai import Changed
-
     with FakeOpenAI(fault=lambda request: Changed(lambda answer: answer.pop("usage"))) as server:
         m = models(server)
         assert m.chat("c").complete(QUESTION).usage.output_tokens > 0
@@ -129,7 +129,7 @@ def test_usage_is_estimated_when_the_server_reports_none() -> None:
 def test_usages_of_different_currencies_do_not_add_up() -> None:
     assert Usage(1, 2, 3, 0.0) + Usage(1, 2, 3, 0.5, "EUR") == Usage(2, 4, 6, 0.5, "EUR")
     with pytest.raises(ValueError, match="EUR"):
-        Usage(cost=1.0, currency="USD") + Usage(cost=1.0, currency="EUR")
+        sum([Usage(cost=1.0, currency="EUR")], Usage(cost=1.0, currency="USD"))
 
 
 def test_a_budget_of_money_refuses_before_the_call() -> None:
@@ -210,7 +210,7 @@ def times_of(clock: FastClock, m: Models, calls: int) -> list[float]:
     return times
 
 
-@pytest.mark.parametrize("limit", [1, 7, 60])
+@pytest.mark.parametrize("limit", [1, 7, 24])
 def test_requests_never_pass_the_limit_in_any_minute_and_use_most_of_it(limit: int) -> None:
     clock = StillClock()
     with FakeOpenAI() as server:

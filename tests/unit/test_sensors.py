@@ -12,7 +12,7 @@ from pipelines.jobs import build_jobs
 from pipelines.sensors import UNSETTLED_TICKS, build_reconcile, build_source_changes, find_behind, read_states
 from resources.config import load_config
 from resources.platform import Platform
-from tests.standins import TWO_SOURCES, Lifecycle, make, refresh, run
+from tests.standins import TWO_SOURCES, Lifecycle, damage, make, refresh, run
 
 
 class Folder:
@@ -229,9 +229,12 @@ def test_an_update_during_the_run_that_missed_it_is_behind(lifecycle: Lifecycle)
 
 def test_the_same_version_made_again_during_a_run_is_not_behind(lifecycle: Lifecycle) -> None:
     instance = whole(lifecycle)
-    lifecycle.before_publishing = lambda asset, partition: (
-        make(lifecycle, instance, "search_index", "docs") and None if asset == "scored_variants" else None
-    )
+
+    def again(asset: str, partition: str) -> None:
+        if asset == "scored_variants":
+            make(lifecycle, instance, "search_index", "docs")
+
+    lifecycle.before_publishing = again
     assert make(lifecycle, instance, "scored_variants", "first")
     assert behind(lifecycle, instance) == []
 
@@ -258,7 +261,8 @@ def test_each_state_is_requested_once_and_not_while_running(
         context = dg.build_sensor_context(
             instance=instance, definitions=lifecycle.plain, resources={"platform": platform}
         )
-        return [item for item in sensor(context) if isinstance(item, dg.RunRequest)]  # pyright: ignore[reportGeneralTypeIssues, reportOptionalIterable]
+        found: Any = sensor(context)
+        return [item for item in found if isinstance(item, dg.RunRequest)]
 
     first, second = tick(), tick()
     assert [request.job_name for request in first] == ["run_experiment"]
@@ -278,22 +282,15 @@ def test_damaged_documents_request_a_refresh_of_their_source(
     make_platform: Callable[..., Platform], lifecycle: Lifecycle
 ) -> None:
     platform = make_platform(**TWO_SOURCES)
-    with platform.database.connect() as connection:
-        connection.execute(
-            """INSERT INTO index_build (index_name, fingerprint, config, table_name, run_id, state)
-               VALUES ('main', 'f', '{}', 'chunks_1', 'r', 'ready')"""
-        )
-        connection.execute(
-            """INSERT INTO index_document (build_id, document_id, version_id, source, valid_from, chunks, lexemes, digest, damaged_at)
-               VALUES (1, 1, 1, 'docs', 1, 1, 0, 0, now())"""
-        )
+    damage(platform)
     sensor = build_reconcile(lifecycle.config, build_jobs(lifecycle.config))
     context = dg.build_sensor_context(
         instance=dg.DagsterInstance.ephemeral(),
         definitions=lifecycle.plain,
         resources={"platform": platform},
     )
-    requests = list(sensor(context))  # pyright: ignore[reportArgumentType, reportCallIssue]
+    found: Any = sensor(context)
+    requests = list(found)
     assert [(request.job_name, request.partition_key) for request in requests] == [("refresh_source", "docs")]
 
 

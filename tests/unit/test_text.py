@@ -21,7 +21,7 @@ from assets.corpus.text import decode, detect_language, language_code, normalise
         ("Größe und Gewicht".encode("utf-16-le"), "utf-16-le"),
         ("Größe und Gewicht".encode("utf-16-be"), "utf-16-be"),
         ("Größe und Gewicht: 10 – 20 €".encode("cp1252"), "cp1252"),
-        ("déjà vu à l’été".encode("cp1252"), "cp1252"),
+        ("déjà vu, comme on dit à l’été de la vie".encode("cp1252"), "cp1252"),
     ],
 )
 def test_decodes_what_files_are_really_in(data: bytes, encoding: str) -> None:

@@ -1,0 +1,167 @@
+"""scored_variants through Dagster on the real stages: what is recommended, remembered, pinned and promoted."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from assets.experiments.champion import current_champion, promote
+from resources.errors import PermanentError
+from resources.parquet_io import read_metadata, read_table
+from resources.platform import Platform
+from tests.experiment_support import GUARDED, USER, files, load, write_documents
+from tests.lifecycle import refresh, run_experiment
+
+BEST = "main/guarded/hybrid/k1/extractive"
+CHAMPION = "main/unguarded/hybrid/k1/extractive"
+
+
+@pytest.fixture
+def instance() -> dg.DagsterInstance:
+    return dg.DagsterInstance.ephemeral()
+
+
+@pytest.fixture
+def platform(make_platform: Callable[..., Platform], tmp_path: Path, instance: dg.DagsterInstance) -> Platform:
+    """Documents, index and questions are loaded; the experiment has not run."""
+    write_documents(tmp_path / "docs")
+    platform = make_platform(**files())
+    load(platform, instance)
+    return platform
+
+
+def scored(platform: Platform, instance: dg.DagsterInstance) -> dict[str, Any]:
+    return run_experiment(platform, "catalogue", instance)["scored_variants"]
+
+
+def rows(platform: Platform, query: str) -> list[Any]:
+    with platform.database.connect() as connection:
+        return connection.execute(query).fetchall()  # type: ignore[call-overload]
+
+
+def test_better_prompt_is_recommended_confirmed_and_reported(platform: Platform, instance: dg.DagsterInstance) -> None:
+    told = scored(platform, instance)
+    assert told["verdict"] == "promote"
+    assert told["recommendation"].startswith("Promote main/guarded/hybrid/")
+    assert "confirmed on 12 held-back questions" in told["recommendation"]
+    assert (told["dagster/row_count"], told["trials_failed"], told["new_result"]) == (80, 0, True)
+    assert told["trials_run"] == 80 + 24
+    ((leaderboard, recommendation),) = rows(platform, "SELECT leaderboard, recommendation FROM experiment_result")
+    assert recommendation["confirmation"]["uses"] == 1
+    assert {row["variant"] for row in leaderboard["rows"] if row["champion"]} == {CHAMPION}
+    evidence = rows(platform, "SELECT check_name, passed FROM evidence WHERE kind = 'experiment' ORDER BY 1")
+    assert evidence == [
+        ("baseline_present", True),
+        ("dataset_matches_snapshot", True),
+        ("retrieval_not_empty", True),
+        ("scores_defined", True),
+        ("trials_complete", True),
+    ]
+    table = read_table(Path(told["trials"]))
+    assert table.num_rows == 80
+    assert read_metadata(Path(told["trials"]))["experiment"] == "catalogue"
+    assert "kilograms" not in Path(told["trials"]).read_bytes().decode("latin-1")
+    page = Path(told["report"]).read_text(encoding="utf-8")
+    assert "Promote main/guarded/hybrid/" in page
+
+
+def test_unchanged_run_repeats_nothing(platform: Platform, instance: dg.DagsterInstance) -> None:
+    first = scored(platform, instance)
+    Path(first["report"]).unlink()
+    again = scored(platform, instance)
+    assert (again["trials_run"], again["generations_paid"], again["scores_computed"]) == (0, 0, 0)
+    assert (again["new_result"], again["result"]) == (False, first["result"])
+    assert Path(again["report"]).exists()  # a lost file is written again from what is on record
+    versions = [
+        event.asset_materialization.tags["dagster/data_version"]  # type: ignore[union-attr]
+        for event in instance.fetch_materializations(dg.AssetKey("scored_variants"), limit=2).records
+    ]
+    assert versions[0] == versions[1]
+
+
+def test_edited_prompt_repeats_only_its_variants(
+    platform: Platform, instance: dg.DagsterInstance, make_platform: Callable[..., Platform]
+) -> None:
+    scored(platform, instance)
+    edited = make_platform(
+        **{**files(), "prompts/guarded.yaml": {"name": "guarded", "system": f"Be brief. {GUARDED}", "user": USER}}
+    )
+    told = scored(edited, instance)
+    assert told["new_result"]
+    # two variants on twenty questions, and the one recommended on twelve held back
+    assert (told["trials_run"], told["trials_reused"]) == (2 * 20 + 12, 2 * 20 + 12)
+    assert rows(platform, "SELECT max(version) FROM prompt_version WHERE name = 'guarded'") == [(2,)]
+
+
+def test_new_snapshot_repeats_only_what_retrieves_something_new(
+    platform: Platform, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    scored(platform, instance)
+    (tmp_path / "docs" / "hours.md").write_text("# Opening hours\n\nMonday to Friday.\n", encoding="utf-8")
+    load(platform, instance)
+    told = scored(platform, instance)
+    assert (told["new_result"], told["snapshots"]) == (True, {"main": 2})
+    retrieving = rows(platform, """SELECT count(*) FROM trial WHERE retrieved @> '[{"path": "hours.md"}]'""")
+    assert retrieving == [(told["trials_run"],)]
+    assert told["trials_run"] < 20
+    assert rows(platform, "SELECT * FROM snapshot_pin") == [("main", 2, "experiment:catalogue")]
+
+
+def test_promotion_rests_on_the_evidence(
+    platform: Platform, instance: dg.DagsterInstance, tmp_path: Path, make_platform: Callable[..., Platform]
+) -> None:
+    with pytest.raises(PermanentError, match="has no result; materialize scored_variants"):
+        promote(platform, "catalogue", BEST, by="ann", reason="better")
+    scored(platform, instance)
+    ((best,),) = rows(platform, "SELECT recommendation->>'recommended' FROM experiment_result")
+    other = next(name for name in (BEST, BEST.replace("k1", "k2")) if name != best)
+
+    def refused(message: str, variant: str = best, on: Platform = platform) -> None:
+        with pytest.raises(PermanentError, match=message):
+            promote(on, "catalogue", variant, by="ann", reason="better")
+
+    refused("does not recommend it", variant=other)
+    refused("did you mean", variant="main/guarded/hybrid/k1/extractiv")
+    refused("experiment file was changed", on=make_platform(**files(seed=8)))
+    stricter = {"name": "guarded", "system": f"Be brief. {GUARDED}", "user": USER}
+    refused("was changed after result", on=make_platform(**{**files(), "prompts/guarded.yaml": stricter}))
+    with platform.database.connect() as connection:
+        connection.execute("UPDATE evidence SET passed = false WHERE check_name = 'scores_defined'")
+    refused("check scores_defined failed")
+    with platform.database.connect() as connection:
+        connection.execute("DELETE FROM evidence WHERE check_name = 'scores_defined'")
+    refused("no evidence of check scores_defined")
+    assert rows(platform, "SELECT count(*) FROM champion") == [(0,)]
+
+
+def test_promoted_variant_is_the_champion_of_the_next_run(
+    platform: Platform, instance: dg.DagsterInstance, make_platform: Callable[..., Platform]
+) -> None:
+    scored(platform, instance)
+    ((best,),) = rows(platform, "SELECT recommendation->>'recommended' FROM experiment_result")
+    champion = promote(platform, "catalogue", best, by="ann", reason="refuses when it should")
+    assert (champion.variant.name, champion.proven) == (best, True)
+    assert promote(platform, "catalogue", best, by="ann", reason="again").champion_id == champion.champion_id
+    told = scored(platform, instance)
+    assert (told["verdict"], told["trials_run"], told["new_result"]) == ("keep", 0, True)
+    with pytest.raises(PermanentError, match="does not recommend it"):
+        promote(platform, "catalogue", CHAMPION, by="ann", reason="back")
+    stricter = {"name": "guarded", "system": f"Be brief. {GUARDED}", "user": USER}
+    edited = make_platform(**{**files(), "prompts/guarded.yaml": stricter})
+    with edited.database.connect() as connection:
+        now = current_champion(connection, edited.config, edited.models, edited.config.experiments["catalogue"])
+    assert (now.variant.name, now.proven) == (best, False)
+    assert "changed since" in now.reason
+
+
+def test_promotion_is_refused_on_an_old_snapshot(
+    platform: Platform, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    scored(platform, instance)
+    ((best,),) = rows(platform, "SELECT recommendation->>'recommended' FROM experiment_result")
+    (tmp_path / "docs" / "unrelated.md").write_text("# Opening hours\n\nMonday to Friday.\n", encoding="utf-8")
+    refresh(platform, "docs", instance)
+    with pytest.raises(PermanentError, match="snapshot 1 of main, serving is 2; materialize scored_variants again"):
+        promote(platform, "catalogue", best, by="ann", reason="better")
