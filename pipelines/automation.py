@@ -26,7 +26,9 @@ def when_upstream_changed() -> dg.AutomationCondition:
     source that was never loaded would silence evaluation for ever.
     """
     return (
-        upstream_data_changed().since_last_handled() & no_upstream_gate_failed() & nothing_in_progress()
+        (upstream_data_changed() | configuration_changed()).since_last_handled()
+        & no_upstream_gate_failed()
+        & nothing_in_progress()
     ).with_label("when_upstream_changed")
 
 
@@ -36,6 +38,15 @@ def upstream_data_changed() -> dg.AutomationCondition:
     A refresh that found nothing new keeps its data version, and so wakes nobody.
     """
     return _AC.any_deps_match(_AC.data_version_changed()).with_label("upstream_data_changed")
+
+
+def configuration_changed() -> dg.AutomationCondition:
+    """Edge: a file under the data directory that this asset is made from was edited.
+
+    An edited prompt or question changes no upstream asset; it changes the asset's code version, which covers the
+    configuration. What the edit does not touch is remembered and not made again.
+    """
+    return _AC.code_version_changed().with_label("configuration_changed")
 
 
 def no_upstream_gate_failed() -> dg.AutomationCondition:

@@ -291,8 +291,9 @@ def forward(index: str) -> None:
 @main.command()
 @click.option("--document", metavar="SOURCE/PATH", help="One document.")
 @click.option("--source", help="Every document of a source.")
+@click.option("--hide-path", is_flag=True, help="Write a hash instead of the path into the proof.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def forget(document: str | None, source: str | None, yes: bool) -> None:
+def forget(document: str | None, source: str | None, hide_path: bool, yes: bool) -> None:
     """Erase a document everywhere at once: every snapshot, cache, dataset, trial, interaction and file.
 
     This cannot be undone, and a later refresh will refuse the same document. The proof of what was removed where
@@ -305,8 +306,10 @@ def forget(document: str | None, source: str | None, yes: bool) -> None:
         click.confirm(f"Erase {document or 'all of ' + str(source)} for ever?", abort=True)
     from assets.governance.erasure import forget as erase
 
-    erasure = erase(platform, document=document, source=source, by=_user())
+    erasure = erase(platform, document=document, source=source, by=_user(), hide_path=hide_path)
     click.echo(json.dumps(erasure.proof, indent=2))
+    for path in erasure.user_files:
+        click.secho(f"{path} still quotes it; this file is yours, edit it by hand", fg="yellow")
 
 
 @main.group()

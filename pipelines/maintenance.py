@@ -72,10 +72,10 @@ def build_maintenance(config: ProjectConfig) -> list[dg.JobDefinition]:
 
 def purge_old_records(platform: Platform, interaction_days: int) -> dict[str, int]:
     """Delete interactions older than ``interaction_days`` and alerts recovered ``ALERT_DAYS`` ago; rows deleted."""
+    from assets.monitoring.interactions import purge
+
+    interactions = purge(platform.database, interaction_days)
     with platform.database.connect() as connection:
-        interactions = connection.execute(
-            "DELETE FROM interaction WHERE asked_at < now() - make_interval(days => %s)", (interaction_days,)
-        ).rowcount
         alerts = connection.execute(
             """DELETE FROM alert WHERE state = 'recovered' AND told_recovered
                AND updated_at < now() - make_interval(days => %s)""",

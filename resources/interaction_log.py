@@ -38,8 +38,8 @@ def log_interaction(database: Database, answer: "Answer", variant: "Variant", qu
         )
         connection.execute(
             """INSERT INTO interaction (interaction_id, question, answer, refused, citations, retrieved, index_name,
-                                        snapshot, variant, variant_reason, usage, latency)
-               VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
+                                        snapshot, variant, variant_reason, generation, usage, latency)
+               VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
             (
                 interaction,
                 question.replace("\0", ""),
@@ -51,6 +51,7 @@ def log_interaction(database: Database, answer: "Answer", variant: "Variant", qu
                 answer.snapshot,
                 variant.fingerprint,
                 reason,
+                answer.generation,
                 Jsonb(answer.usage.to_json()),
                 answer.retrieval_latency + answer.generation_latency,
             ),

@@ -1,5 +1,6 @@
 """Refreshing a source in a test, without Dagster."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from resources.platform import Platform
 KINDS = ("added", "changed", "renamed", "deleted")
 
 
-def write(folder: Path, files: dict[str, str | bytes | None]) -> None:
+def write(folder: Path, files: Mapping[str, str | bytes | None]) -> None:
     """Write files (None: delete)."""
     for path, content in files.items():
         target = folder / path

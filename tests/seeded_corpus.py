@@ -194,8 +194,8 @@ class SeededCorpus:
         with self.platform.database.connect() as connection:
             connection.execute(
                 """INSERT INTO interaction (interaction_id, asked_at, question, answer, refused, citations, retrieved, index_name,
-                       snapshot, variant, variant_reason, usage, latency)
-                   VALUES (gen_random_uuid(), %s, %s, 'answer', %s, '[]', %s, %s, 1, %s, 'baseline', '{}', 0.1)""",
+                       snapshot, variant, variant_reason, generation, usage, latency)
+                   VALUES (gen_random_uuid(), %s, %s, 'answer', %s, '[]', %s, %s, 1, %s, 'baseline', 'none', '{}', 0.1)""",
                 (noon(day), question, refused, Jsonb([hit or {"rank": 1, "score": 0.5}]), index, self.variant()),
             )
 

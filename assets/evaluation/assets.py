@@ -32,6 +32,7 @@ from assets.evaluation.dataset import (
 from assets.outcomes import blocked, record_evidence
 from resources.config import ProjectConfig
 from resources.faults import crash_point
+from resources.fingerprint import content_hash, fingerprint
 from resources.platform import Platform
 
 GROUP = "evaluation"
@@ -51,6 +52,13 @@ COLUMNS = dg.TableSchema(
 )
 
 
+def _configuration(config: ProjectConfig) -> str:
+    """Hash of the dataset files and their questions, so that editing one is seen as a change of code."""
+    files = [config.questions_path(name).read_bytes() for name in config.datasets]
+    settings = [dataset.fingerprint() for dataset in config.datasets.values()]
+    return fingerprint([settings, [content_hash(data).hex() for data in files]])[:12]
+
+
 def build_assets(config: ProjectConfig) -> list[dg.AssetsDefinition]:
     """The assets of this stage; none when no dataset is configured."""
     if not config.datasets:
@@ -67,8 +75,8 @@ def build_assets(config: ProjectConfig) -> list[dg.AssetsDefinition]:
         group_name=GROUP,
         kinds={"postgres", "parquet"},
         owners=OWNERS,
-        tags={"stage": GROUP},
-        code_version=CODE_VERSION,
+        tags={"genaiops/stage": GROUP},
+        code_version=f"{CODE_VERSION}.{_configuration(config)}",
         metadata={"dagster/column_schema": COLUMNS},
     )
     def evaluation_dataset(

@@ -25,6 +25,7 @@ from assets.experiments.leaderboard import HEADLINE, Leaderboard
 from assets.experiments.trials import CODE_VERSION, Progress
 from assets.outcomes import blocked
 from resources.config import ProjectConfig
+from resources.fingerprint import fingerprint
 from resources.platform import Platform
 
 GROUP = "experiments"
@@ -46,6 +47,12 @@ COLUMNS = dg.TableSchema(
 )  # fmt: skip
 
 
+def _configuration(config: ProjectConfig) -> str:
+    """Hash of experiments, prompts and chat models, so that editing one is seen as a change of code."""
+    parts = [*config.experiments.values(), *config.prompts.values(), *config.models.chat]
+    return fingerprint([part.fingerprint() for part in parts])[:12]
+
+
 def build_assets(config: ProjectConfig) -> list[dg.AssetsDefinition]:
     """The assets of this stage; none when no experiment is configured."""
     if not config.experiments:
@@ -63,8 +70,8 @@ def build_assets(config: ProjectConfig) -> list[dg.AssetsDefinition]:
         group_name=GROUP,
         kinds={"postgres", "numpy"},
         owners=OWNERS,
-        tags={"stage": GROUP},
-        code_version=CODE_VERSION,
+        tags={"genaiops/stage": GROUP},
+        code_version=f"{CODE_VERSION}.{_configuration(config)}",
         pool="chat_model",
         metadata={"dagster/column_schema": COLUMNS},
     )

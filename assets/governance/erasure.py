@@ -373,16 +373,19 @@ def _remove_answers(connection: Connection, target: _Target, proof: Counter[str]
         parameters,
     ).fetchall()
     target.trials = {row[0] for row in trials}
-    generations = {row[1] for row in trials if row[1] is not None} | _quoting_generations(connection, target)
+    interactions = connection.execute(
+        f"""DELETE FROM interaction WHERE {_HITS.format(column="retrieved")} OR {_HITS.format(column="citations")}
+            RETURNING generation""",
+        parameters,
+    ).fetchall()
+    proof["interaction"] += len(interactions)
+    generations = {row[1] for row in trials if row[1] is not None} | {row[0] for row in interactions}
+    generations |= _quoting_generations(connection, target)
     doomed = sorted(target.trials)
     proof["trial_score"] += connection.execute("DELETE FROM trial_score WHERE trial = ANY(%s)", (doomed,)).rowcount
     proof["trial"] += connection.execute("DELETE FROM trial WHERE fingerprint = ANY(%s)", (doomed,)).rowcount
     proof["generation"] += connection.execute(
         "DELETE FROM generation WHERE fingerprint = ANY(%s)", (sorted(generations),)
-    ).rowcount
-    proof["interaction"] += connection.execute(
-        f"DELETE FROM interaction WHERE {_HITS.format(column='retrieved')} OR {_HITS.format(column='citations')}",
-        parameters,
     ).rowcount
 
 

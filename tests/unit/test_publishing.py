@@ -463,7 +463,9 @@ def test_retention_keeps_policy_serving_head_and_pins_and_all_of_them_answer_as_
     for number in (2, 4, 6, 7):
         assert answers(platform, number) == found[number]
     with platform.database.connect() as connection:
-        tables = connection.execute("SELECT table_name FROM index_build WHERE state = 'ready'").fetchall()
+        tables = connection.execute(
+            "SELECT table_name FROM index_build WHERE state = 'ready' ORDER BY build_id"
+        ).fetchall()
         stored = {
             content
             for (table,) in tables

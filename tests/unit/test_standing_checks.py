@@ -60,8 +60,8 @@ def test_old_interactions_and_old_recovered_alerts_are_removed(platform: Platfor
         for number, age in enumerate((1, 400)):
             connection.execute(
                 """INSERT INTO interaction (interaction_id, asked_at, question, answer, refused, citations, retrieved,
-                       index_name, snapshot, variant, variant_reason, usage, latency)
-                   VALUES (%s, now() - make_interval(days => %s), 'q', 'a', false, '[]', '[]', 'main', 1, 'v', 'r', '{}', 0)""",
+                       index_name, snapshot, variant, variant_reason, generation, usage, latency)
+                   VALUES (%s, now() - make_interval(days => %s), 'q', 'a', false, '[]', '[]', 'main', 1, 'v', 'r', 'g', '{}', 0)""",
                 (f"00000000-0000-0000-0000-00000000000{number}", age),
             )
         for key, state, told in (("a", "recovered", True), ("b", "failing", False), ("c", "recovered", False)):

@@ -359,6 +359,7 @@ CREATE TABLE interaction (
     snapshot        integer NOT NULL,
     variant         text NOT NULL REFERENCES variant,
     variant_reason  text NOT NULL,              -- why this variant: champion 12, baseline, or asked for
+    generation      text NOT NULL,              -- fingerprint in generation: the rendered prompt and the model's words
     usage           jsonb NOT NULL,
     latency         double precision NOT NULL   -- seconds
 );
