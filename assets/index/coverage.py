@@ -32,7 +32,11 @@ class Coverage:
 
 
 def measure_coverage(connection: Connection, ids: CacheIds, source: str, revision: int) -> Coverage:
-    """Count what ``source`` at ``revision`` has and lacks; one statement."""
+    """Count what ``source`` at ``revision`` has and lacks; one statement.
+
+    ``LATERAL ... OFFSET 0``, here and in the other queries over chunks, makes the server look up the chunks of each
+    text by their key. Left free, right after a first load and without statistics, it reads all chunks for each text.
+    """
     row = connection.execute(
         """WITH shown AS (SELECT text_hash FROM document_version
                           WHERE source = %(source)s AND rev_from <= %(revision)s AND rev_to > %(revision)s),
@@ -42,9 +46,10 @@ def measure_coverage(connection: Connection, ids: CacheIds, source: str, revisio
                                  AND i.chunker_id = %(chunker)s AND i.text_hash = t.text_hash) AS inputs
                          FROM texts t LEFT JOIN chunk_set s
                               ON s.chunker_id = %(chunker)s AND s.text_hash = t.text_hash),
-                inputs AS (SELECT DISTINCT i.input_hash FROM texts t JOIN chunk_input i
-                           ON i.enrichment_id = %(enrichment)s AND i.chunker_id = %(chunker)s
-                              AND i.text_hash = t.text_hash)
+                inputs AS (SELECT DISTINCT i.input_hash FROM texts t CROSS JOIN LATERAL (
+                               SELECT input_hash FROM chunk_input
+                               WHERE enrichment_id = %(enrichment)s AND chunker_id = %(chunker)s
+                                 AND text_hash = t.text_hash OFFSET 0) i)
            SELECT (SELECT count(*) FROM shown),
                   (SELECT count(*) FROM sets WHERE chunks IS DISTINCT FROM inputs),
                   count(*), count(*) FILTER (WHERE e.input_hash IS NULL)

@@ -175,8 +175,9 @@ def _missing(platform: Platform, ids: CacheIds, source: str) -> Iterator[list[_M
                 """SELECT i.input_hash, i.text_hash, i.ordinal, c.start_char, c.end_char, c.heading_path
                    FROM (SELECT DISTINCT text_hash FROM document_version
                          WHERE source = %(source)s AND rev_to = %(forever)s AND text_hash >= %(text)s) live
-                   JOIN chunk_input i ON i.enrichment_id = %(enrichment)s AND i.chunker_id = %(chunker)s
-                        AND i.text_hash = live.text_hash
+                   CROSS JOIN LATERAL (
+                       SELECT * FROM chunk_input WHERE enrichment_id = %(enrichment)s AND chunker_id = %(chunker)s
+                       AND text_hash = live.text_hash OFFSET 0) i
                    JOIN chunk c ON c.chunker_id = i.chunker_id AND c.text_hash = i.text_hash AND c.ordinal = i.ordinal
                    WHERE (i.text_hash, i.ordinal) > (%(text)s, %(ordinal)s)
                      AND NOT EXISTS (SELECT 1 FROM embedding e

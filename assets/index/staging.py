@@ -514,7 +514,8 @@ def _find_wanted_rows(connection: Connection, ids: CacheIds) -> int:
            SELECT change.document_id, change.source, change.path, change.text_hash, c.ordinal, c.start_char, c.end_char,
                   c.chunk_hash, i.input_hash, c.heading_path
            FROM change
-           JOIN chunk c ON c.chunker_id = %(chunker)s AND c.text_hash = change.text_hash
+           CROSS JOIN LATERAL (SELECT * FROM chunk WHERE chunker_id = %(chunker)s
+                               AND text_hash = change.text_hash OFFSET 0) c
            JOIN chunk_input i ON i.enrichment_id = %(enrichment)s AND i.chunker_id = c.chunker_id
                 AND i.text_hash = c.text_hash AND i.ordinal = c.ordinal
            WHERE change.rewrite""",
@@ -537,6 +538,7 @@ def _insert_rows(
             for row in rows:
                 copy.write_row(row)
     connection.execute("ANALYZE cut")
+    connection.execute("SET LOCAL work_mem = '64MB'")  # the rows are sorted with their vectors
     searchable = "cut.content"
     if specification.index.enrichment.context == "headings":
         searchable = "array_to_string(w.heading_path, ' ') || E'\\n' || cut.content"
