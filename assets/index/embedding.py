@@ -25,6 +25,8 @@ from resources.postgres import FOREVER, Connection
 
 #: Inputs looked up at a time; sorted by length inside, so that a request holds texts of one size.
 WINDOW = 4096
+#: So many new vectors make the planner's statistics stale.
+MANY = 1_000
 #: Shorter vectors are zero in half precision; larger numbers do not fit it.
 SMALLEST_NORM, LARGEST_NUMBER = 1e-6, 65504.0
 #: Vectors kept for the statistics of the suite.
@@ -126,11 +128,15 @@ def embed_source(platform: Platform, source: str, run_id: str) -> EmbeddingWork:
             revision = newest_revision(connection, source)
         assert ids.embedder == embedder_id
         work = ModelWork(specification.model.name, indexes, specification.model.dimensions)
-        if ids.complete:
-            for window in _missing(platform, ids, source):
-                _embed_window(platform, specification, embedder_id, window, work, run_id)
         with platform.database.connect() as connection:
             work.coverage = measure_coverage(connection, ids, source, revision)
+        if work.coverage.inputs_without_embedding:
+            for window in _missing(platform, ids, source):
+                _embed_window(platform, specification, embedder_id, window, work, run_id)
+            with platform.database.connect() as connection:
+                if work.computed >= MANY:
+                    connection.execute("ANALYZE embedding")
+                work.coverage = measure_coverage(connection, ids, source, revision)
         works.append(work)
     with platform.database.connect() as connection:
         revision = newest_revision(connection, source)

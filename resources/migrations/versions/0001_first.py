@@ -150,6 +150,7 @@ CREATE TABLE embedding (                        -- content-addressed: a text is 
     run_id       text NOT NULL,
     PRIMARY KEY (embedder_id, input_hash)
 );
+ALTER TABLE embedding ALTER embedding SET STATISTICS 0;   -- large, and of no use to the planner
 CREATE TABLE index_build (                      -- one physical table per build, 'chunks_<build_id>'
     build_id     integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     index_name   text NOT NULL,
