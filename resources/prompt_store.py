@@ -23,6 +23,7 @@ from resources.fingerprint import fingerprint
 from resources.postgres import Connection
 
 if TYPE_CHECKING:
+    from jinja2 import Template
     from jinja2.sandbox import SandboxedEnvironment
 
 #: Covers the frame and the template settings; part of every prompt fingerprint.
@@ -138,12 +139,18 @@ def _environment() -> "SandboxedEnvironment":
     return ImmutableSandboxedEnvironment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
+@functools.lru_cache(maxsize=128)
+def _compiled(template: str) -> "Template":
+    # compiling takes ten times as long as rendering, and one experiment renders a prompt for every question
+    return _environment().from_string(template)
+
+
 def _render(prompt: PromptConfig, part: str, template: str, values: dict[str, Any]) -> str:
     from jinja2 import TemplateError, TemplateSyntaxError
 
     where = f"prompts: {prompt.name}: {part}"
     try:
-        return _environment().from_string(template).render(values).strip()
+        return _compiled(template).render(values).strip()
     except TemplateSyntaxError as error:
         problem = f"{where}: line {error.lineno}: {error.message}"
     except TemplateError as error:

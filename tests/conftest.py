@@ -10,6 +10,7 @@ import psycopg
 import pytest
 import yaml
 from filelock import FileLock
+from psycopg import sql
 
 from resources.config import load_config
 from resources.platform import Platform
@@ -55,22 +56,35 @@ def server_url(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fixture
 
 
 @pytest.fixture
-def database_url(server_url: str) -> Iterator[str]:
-    """URL of a fresh, migrated database."""
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    with psycopg.connect(server_url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE template_genaiops STRATEGY file_copy")
-    yield server_url.replace("/postgres?", f"/{name}?")
-    with psycopg.connect(server_url, autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+def make_database(server_url: str) -> Iterator[Callable[[], Database]]:
+    """Make fresh, migrated databases; dropped at the end of the test."""
+    made: list[tuple[str, Database]] = []
+
+    def make() -> Database:
+        name = f"test_{uuid.uuid4().hex[:12]}"
+        with psycopg.connect(server_url, autocommit=True) as connection:
+            create = sql.SQL("CREATE DATABASE {} TEMPLATE template_genaiops STRATEGY file_copy")
+            connection.execute(create.format(sql.Identifier(name)))
+        made.append((name, Database(server_url.replace("/postgres?", f"/{name}?"))))
+        return made[-1][1]
+
+    yield make
+    for name, database in made:
+        database.close()
+        with psycopg.connect(server_url, autocommit=True) as connection:
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 @pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
+def database(make_database: Callable[[], Database]) -> Database:
     """A fresh, migrated database."""
-    database = Database(database_url)
-    yield database
-    database.close()
+    return make_database()
+
+
+@pytest.fixture
+def database_url(database: Database) -> str:
+    """URL of a fresh, migrated database."""
+    return database.url
 
 
 MODELS: dict[str, Any] = {

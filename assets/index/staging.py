@@ -424,7 +424,7 @@ def _stage_new_build(
         counts = _count(connection, specification, build_id, number)
         if counts["chunks"] >= specification.index.hnsw.exact_below:
             index_seconds += _add_graph(connection, specification, table, counts["chunks"])
-        connection.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(table)))
+        connection.execute(sql.SQL("ANALYZE {}, index_document").format(sql.Identifier(table)))
         lease.check(connection)
         connection.execute("UPDATE index_build SET state = 'ready' WHERE build_id = %s", (build_id,))
         counts |= {

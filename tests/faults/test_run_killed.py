@@ -3,12 +3,11 @@
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import psycopg
 import pytest
 
 from resources.config import load_config
@@ -98,23 +97,9 @@ def data_dir(make_data_dir: Callable[..., Path], tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def new_platform(server_url: str, data_dir: Path, tmp_path: Path) -> Iterator[Callable[[str], Platform]]:
+def new_platform(make_database: Callable[[], Database], data_dir: Path, tmp_path: Path) -> Callable[[str], Platform]:
     """Build platforms on fresh databases over one data directory."""
-    opened: list[tuple[str, Database]] = []
-
-    def build(label: str) -> Platform:
-        name = f"kill_{os.getpid()}_{label}"
-        with psycopg.connect(server_url, autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name} TEMPLATE template_genaiops")
-        database = Database(server_url.replace("/postgres?", f"/{name}?"))
-        opened.append((name, database))
-        return Platform(config=load_config(data_dir), database=database, artifacts=tmp_path / label)
-
-    yield build
-    for name, database in opened:
-        database.close()
-        with psycopg.connect(server_url, autocommit=True) as connection:
-            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    return lambda label: Platform(load_config(data_dir), make_database(), tmp_path / label)
 
 
 def _write(folder: Path, pages: dict[str, str]) -> None:

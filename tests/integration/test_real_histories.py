@@ -1,13 +1,11 @@
 """Real edit histories replayed: the incremental state equals a fresh build, and work follows the change."""
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
-from resources.config import load_config
 from resources.platform import Platform
 from resources.postgres import Database
 from tests.histories import apply, start
@@ -31,27 +29,12 @@ def instance() -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
-@pytest.fixture
-def fresh_platform(server_url: str, tmp_path: Path) -> Iterator[Callable[[Path], Platform]]:
-    """Build a platform on another fresh database, over the same data directory."""
-    import psycopg
-
-    name = f"fresh_{os.getpid()}"
-    with psycopg.connect(server_url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE template_genaiops")
-    database = Database(server_url.replace("/postgres?", f"/{name}?"))
-    yield lambda data: Platform(config=load_config(data), database=database, artifacts=tmp_path / "fresh")
-    database.close()
-    with psycopg.connect(server_url, autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
-
-
 @pytest.mark.slow
 def test_rust_book_replayed_equals_a_fresh_build(
     shared_data: Path,
     tmp_path: Path,
     make_platform: Callable[..., Platform],
-    fresh_platform: Callable[[Path], Platform],
+    make_database: Callable[[], Database],
     instance: dg.DagsterInstance,
 ) -> None:
     folder = tmp_path / "docs"
@@ -73,7 +56,7 @@ def test_rust_book_replayed_equals_a_fresh_build(
             )
             assert work[-1]["chunks"]["texts_chunked"] <= changed
 
-    fresh = fresh_platform(platform.config.data_dir)
+    fresh = Platform(platform.config, make_database(), tmp_path / "fresh")
     refresh(fresh, "docs", instance)
     assert corpus_state(platform) == corpus_state(fresh)
     assert index_state(platform, "main") == index_state(fresh, "main")
