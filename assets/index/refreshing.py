@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 
-from assets.index.checks import INDEX_CHECKS, NOT_BLOCKING, examine, freshness_outcome, standing_outcomes
+from assets.index.checks import examine, freshness_outcome, standing_outcomes
 from assets.index.measuring import measure_freshness
 from assets.index.publishing import EVIDENCE_KIND, Publication, publish
 from assets.index.specification import specify
@@ -154,12 +154,6 @@ def index_rows(refresh: SourceRefresh) -> list[dict[str, Any]]:
         }
         rows.append(row)
     return rows
-
-
-def not_reached(refresh: IndexRefresh) -> list[str]:
-    """Names of the checks that an index did not get to."""
-    done = {outcome.name for outcome in refresh.outcomes}
-    return [name for name in INDEX_CHECKS if name not in done and name not in NOT_BLOCKING]
 
 
 def _evidence(platform: Platform, index: str, snapshot: int) -> dict[str, dict[str, object]]:
