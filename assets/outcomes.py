@@ -113,7 +113,10 @@ def great_expectations_outcome(
             suite,
             result_format={"result_format": "BASIC", "partial_unexpected_count": 0, "exclude_unexpected_values": True},
         )
-    results = sorted(cast(dict[str, Any], report.to_json_dict())["results"], key=lambda item: item["expectation_config"]["meta"]["position"])
+    results = sorted(
+        cast(dict[str, Any], report.to_json_dict())["results"],
+        key=lambda item: item["expectation_config"]["meta"]["position"],
+    )
     rows = [_row(item) for item in results]
     failed = [row for row in rows if not row["passed"]]
     return CheckOutcome(

@@ -3,6 +3,7 @@
 Belongs here: choosing the variant and printing. Does not belong here: retrieval and generation (resources/answerer.py).
 """
 
+import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +90,11 @@ def answer_question(
     if variant:
         by_name = {item.name: item for item in expand(config, models, config.experiments[experiment])}
         if variant not in by_name:
-            raise PermanentError(f"there is no variant {variant!r} in {experiment}; there are: {', '.join(by_name)}")
+            near = difflib.get_close_matches(variant, by_name, n=1)
+            hint = f". Did you mean {near[0]!r}?" if near else ""
+            raise PermanentError(
+                f"there is no variant {variant!r} in {experiment}; there are: {', '.join(by_name)}{hint}"
+            )
         chosen, reason = by_name[variant], "asked for on the command line"
     else:
         with platform.database.connect() as connection:

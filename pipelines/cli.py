@@ -172,6 +172,7 @@ def ask(
 
     platform = _platform()
     _known("source", source, list(platform.config.sources))
+    _known("experiment", (experiment,) if experiment else (), list(platform.config.experiments))
     reply = answer_question(
         platform,
         question,
@@ -190,7 +191,13 @@ def ask(
 @main.command()
 @click.argument("question")
 @click.option("--index", help="Index to search; by default the first one.")
-@click.option("--mode", type=click.Choice(["hybrid", "vector", "full_text"]), default="hybrid", show_default=True)
+@click.option(
+    "--mode",
+    type=click.Choice(["hybrid", "vector", "full_text"]),
+    default="hybrid",
+    show_default=True,
+    help="Both rankings fused, or one of them.",
+)
 @click.option("-k", default=5, show_default=True, help="How many chunks.")
 @click.option("--snapshot", type=int, help="A retained snapshot; by default the serving one.")
 @click.option("--source", multiple=True, help="Only from this source; may be repeated.")
@@ -200,6 +207,8 @@ def search(question: str, index: str | None, mode: str, k: int, snapshot: int | 
 
     platform = _platform()
     index = index or next(iter(platform.config.indexes))
+    _known("index", (index,), list(platform.config.indexes))
+    _known("source", source, list(platform.config.sources))
     result = VectorIndex(platform.database, platform.config, platform.models).search(
         index,
         question,
@@ -323,7 +332,9 @@ def quarantine_list(source: str | None) -> None:
     """List quarantined documents."""
     from assets.corpus.quarantine import list_quarantined
 
-    with _platform().database.connect() as connection:
+    platform = _platform()
+    _known("source", (source,) if source else (), list(platform.config.sources))
+    with platform.database.connect() as connection:
         rows = list_quarantined(connection, source)
     for row in rows:
         released = f"  released by {row.released_by}" if row.released_by else ""

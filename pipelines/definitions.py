@@ -3,11 +3,17 @@
 Belongs here: assembly, used alike by production, tests and notebooks.
 Does not belong here: any logic; loading this module touches no network and no database and imports nothing heavy.
 """
+# ruff: noqa: E402
 
+import gc
 from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
+
+# Every process that loads this has just made some hundred thousand objects that live as long as it does. Set apart,
+# they are not searched for garbage again, neither by the imports below nor by what runs later.
+gc.freeze()
 
 from assets.chunks.assets import build_assets as build_chunks
 from assets.corpus.assets import build_assets as build_corpus

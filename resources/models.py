@@ -10,6 +10,8 @@ Nothing a provider says is repeated word for word in an exception: servers echo 
 code and request id are enough to look a failure up on the provider's side.
 """
 
+from __future__ import annotations
+
 import base64
 import binascii
 import json
@@ -24,15 +26,16 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
-
-import numpy as np
 
 from resources import offline_models
 from resources.config import ChatModel, EmbeddingModel, ModelsFile, Price, Provider, RateLimit
 from resources.errors import BudgetExceededError, GenaiopsError, ModelResponseError, PermanentError, TransientError
 from resources.fingerprint import fingerprint
+
+if TYPE_CHECKING:
+    import numpy as np
 
 #: Most tokens sent in one embedding request; OpenAI refuses more than 300 000, and our count is an estimate.
 BATCH_TOKENS = 200_000
@@ -57,7 +60,7 @@ class Usage:
     cost: float = 0.0
     currency: str = "USD"
 
-    def __add__(self, other: "Usage") -> "Usage":
+    def __add__(self, other: Usage) -> Usage:
         """Add two usages; one that cost nothing takes the currency of the other.
 
         Raises:
@@ -210,14 +213,14 @@ class Models:
         names = [model.name for model in (*self.config.embedding, *self.config.chat)]
         return f"Models({', '.join(names)})"
 
-    def within(self, budget: Budget) -> "Models":
+    def within(self, budget: Budget) -> Models:
         """The same models, clients and rate limits, with every request charged to ``budget``."""
         other = Models.__new__(Models)
         other.__dict__.update(self.__dict__)
         other._budget, other._embedders, other._chats = budget, {}, {}
         return other
 
-    def embedder(self, name: str) -> "Embedder":
+    def embedder(self, name: str) -> Embedder:
         """The embedding model of that name.
 
         Raises:
@@ -229,7 +232,7 @@ class Models:
                 self._embedders[name] = Embedder(config, self._endpoint("embedding", config), self._budget)
             return self._embedders[name]
 
-    def former_embedder(self, config: EmbeddingModel, provider: Provider) -> "Embedder":
+    def former_embedder(self, config: EmbeddingModel, provider: Provider) -> Embedder:
         """An embedding model that may have left ``models.yaml``, by its whole configuration: what an older snapshot needs.
 
         Raises:
@@ -241,7 +244,7 @@ class Models:
                 self._endpoints[key] = _Endpoint("embedding", config, provider, self._environment, self._clock)
             return Embedder(config, self._endpoints[key], self._budget)
 
-    def chat(self, name: str) -> "Chat":
+    def chat(self, name: str) -> Chat:
         """The chat model of that name.
 
         Raises:
@@ -262,7 +265,7 @@ class Models:
             self._embedders.clear()
             self._chats.clear()
 
-    def _endpoint(self, what: str, config: EmbeddingModel | ChatModel) -> "_Endpoint":
+    def _endpoint(self, what: str, config: EmbeddingModel | ChatModel) -> _Endpoint:
         key = (what, config.name)
         if key not in self._endpoints:
             provider = self.config.providers[config.provider]
@@ -279,7 +282,7 @@ class Embedder:
         fingerprint: of everything that can change a vector; batch size, limits and price cannot.
     """
 
-    def __init__(self, config: EmbeddingModel, endpoint: "_Endpoint", budget: Budget | None) -> None:
+    def __init__(self, config: EmbeddingModel, endpoint: _Endpoint, budget: Budget | None) -> None:
         self.config = config
         self.dimensions = config.dimensions
         self.offline = endpoint.offline
@@ -314,6 +317,9 @@ class Embedder:
             TransientError: the provider did not answer within the allowed tries.
             ModelResponseError: it answered, but with unusable vectors, within the allowed tries.
         """
+
+        import numpy as np
+
         if isinstance(texts, str):
             raise TypeError("embed takes a sequence of texts, not one text")
         if not texts:
@@ -404,7 +410,7 @@ class Chat:
         fingerprint: of everything that can change an answer except the messages.
     """
 
-    def __init__(self, config: ChatModel, endpoint: "_Endpoint", budget: Budget | None) -> None:
+    def __init__(self, config: ChatModel, endpoint: _Endpoint, budget: Budget | None) -> None:
         for reserved in ("model", "messages", "stream", "n"):
             if reserved in config.parameters:
                 raise PermanentError(
@@ -467,6 +473,9 @@ class _Unusable(Exception):
 
 def _read_vectors(answer: Any, count: int, dimensions: int) -> np.ndarray:
     """Validate an embedding reply and return its vectors in the order of the request."""
+
+    import numpy as np
+
     data = answer.get("data") if isinstance(answer, dict) else None
     if not isinstance(data, list) or not all(isinstance(item, dict) for item in data):
         raise _Unusable("it has no list 'data'")
@@ -486,6 +495,9 @@ def _read_vectors(answer: Any, count: int, dimensions: int) -> np.ndarray:
 
 def _read_vector(value: Any, dimensions: int) -> np.ndarray:
     """Decode one vector: base64 as asked, or a list of numbers from servers that ignore ``encoding_format``."""
+
+    import numpy as np
+
     try:
         if isinstance(value, str):
             vector = np.frombuffer(base64.b64decode(value, validate=True), "<f4")
@@ -667,7 +679,7 @@ class _Endpoint:
         else:
             self._clock.sleep(self._clock.random() * min(_BACKOFF_CAP, _BACKOFF_BASE * 2 ** (number - 1)))
 
-    def _try(self, body: dict[str, Any], read: Any, estimate: Usage) -> "_Reply | _Failure":
+    def _try(self, body: dict[str, Any], read: Any, estimate: Usage) -> _Reply | _Failure:
         import openai
 
         started = self._clock.monotonic()

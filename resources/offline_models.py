@@ -9,6 +9,8 @@ words weighted down, sub-linear counts, signed feature hashing by BLAKE2b. Texts
 knows no synonyms.
 """
 
+from __future__ import annotations
+
 import base64
 import difflib
 import functools
@@ -18,13 +20,14 @@ import math
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from resources import offline_extractive
 from resources.errors import PermanentError
 from resources.offline_text import commonness_weight, count_tokens, stem, words
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = ["CODE_VERSION", "LexicalHash", "check_model", "count_tokens", "transport"]
 
@@ -69,6 +72,9 @@ class LexicalHash:
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Unit vectors, float32 of shape (len(texts), dimensions); a text without words gets a fixed vector."""
+
+        import numpy as np
+
         vectors = np.empty((len(texts), self.dimensions), np.float32)
         with self._lock:
             for start in range(0, len(texts), _BLOCK):
@@ -77,6 +83,8 @@ class LexicalHash:
         return vectors
 
     def _embed_block(self, texts: Sequence[str]) -> np.ndarray:
+        import numpy as np
+
         indices: list[np.ndarray] = []
         weights: list[np.ndarray] = []
         lengths: list[int] = []
@@ -99,6 +107,8 @@ class LexicalHash:
         return sums / np.where(norms < 1e-9, 1.0, norms)
 
     def _add(self, word: str) -> tuple[np.ndarray, np.ndarray]:
+        import numpy as np
+
         if len(self._cache) >= _CACHED_WORDS:
             self._cache.clear()
         index, weight = zip(*_features(word), strict=True)

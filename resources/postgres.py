@@ -4,6 +4,7 @@ Belongs here: starting a server where none is configured, one pool per process, 
 Does not belong here: any table's meaning; each stage keeps the SQL of its own tables.
 """
 
+import atexit
 import contextlib
 import os
 import select
@@ -188,6 +189,7 @@ class Database:
             if self._pool is not None and self._pool_process == os.getpid():
                 self._pool.close()
             self._pool = None
+        atexit.unregister(self.close)
 
     def _get_pool(self) -> Any:
         with self._lock:
@@ -207,6 +209,7 @@ class Database:
                     reset=_returned,
                 )
                 self._pool_process = os.getpid()
+                atexit.register(self.close)  # the pool's threads must end before the interpreter does
             return self._pool
 
     @contextlib.contextmanager

@@ -1,6 +1,8 @@
 """Fixtures every tier shares: one embedded server per session, one fresh database per test."""
 
 import os
+import shutil
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,13 +34,17 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def server_url(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[str]:
-    """URL of an embedded server with a migrated template database, one for all workers of the session."""
-    worker = os.environ.get("PYTEST_XDIST_WORKER")
-    root = tmp_path_factory.getbasetemp().parent if worker else tmp_path_factory.getbasetemp()
-    directory = root / "pg"
-    users = root / "pg.users"
-    with FileLock(str(root / "pg.lock")):
+def server_url() -> Iterator[str]:
+    """URL of an embedded server with a migrated template database, one for all workers of the session.
+
+    Its folder is not below pytest's: every pytest session closes those to others, and as root the server runs under
+    a user of its own.
+    """
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID") or uuid.uuid4().hex
+    root = Path(tempfile.gettempdir()) / f"genaiops-tests-{run[:12]}"
+    root.mkdir(mode=0o755, exist_ok=True)
+    directory, users = root / "pg", root / "users"
+    with FileLock(str(root / "lock")):
         url = start_embedded(directory)
         with psycopg.connect(url, autocommit=True) as connection:
             exists = connection.execute("SELECT 1 FROM pg_database WHERE datname = 'template_genaiops'").fetchone()
@@ -48,11 +54,12 @@ def server_url(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fixture
         with users.open("a") as handle:
             handle.write("x")
     yield url
-    with FileLock(str(root / "pg.lock")):
+    with FileLock(str(root / "lock")):
         left = users.read_text()[1:]
         users.write_text(left)
         if not left:
             stop_embedded(directory)
+            shutil.rmtree(root, ignore_errors=True)
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ Answerable and unanswerable questions are averaged apart, because a good value m
 decision metric, which is defined for both, is averaged over all. Undefined values are counted, never averaged.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from assets.evaluation.metrics.base import METRICS, aggregate
 from assets.experiments.scores import Scores
@@ -23,6 +23,9 @@ from resources.answerer import Variant
 from resources.config import ExperimentConfig
 from resources.errors import PermanentError
 from resources.models import Models
+
+if TYPE_CHECKING:
+    import numpy as np
 
 CODE_VERSION = "1"
 
@@ -98,6 +101,9 @@ def decision_scores(measured: Sequence[Measured], metric: str) -> np.ndarray:
     Raises:
         ValueError: it is undefined for some variants on a question and defined for others.
     """
+
+    import numpy as np
+
     columns = [[values[metric] for values in one.values] for one in measured]
     kept = [row for row in zip(*columns, strict=True) if any(value is not None for value in row)]
     if any(value is None for row in kept for value in row):
@@ -124,6 +130,9 @@ def build(
         champion has the bootstrap interval of paired differences, a sign-flip p-value, and Holm's adjustment over all
         comparisons made here.
     """
+
+    import numpy as np
+
     metric, confidence = experiment.decision_metric, experiment.confidence
     settings: dict[str, Any] = {"resamples": experiment.resamples, "seed": experiment.seed}
     scores, costs = decision_scores(measured, metric), [_costs(one) for one in measured]

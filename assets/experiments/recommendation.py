@@ -5,10 +5,10 @@ held-back questions. Pure functions of a leaderboard.
 Does not belong here: making the leaderboard (leaderboard.py), and making anybody champion (champion.py).
 """
 
-from collections.abc import Sequence
-from typing import Any
+from __future__ import annotations
 
-import numpy as np
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from assets.evaluation.metrics.base import METRICS
 from assets.experiments.leaderboard import GROUNDEDNESS, RECALL, SIMILARITY, TOKEN_F1, Leaderboard, Row
@@ -19,6 +19,9 @@ from assets.experiments.statistics import (
     questions_needed,
     sign_flip_p_values,
 )
+
+if TYPE_CHECKING:
+    pass
 
 CODE_VERSION = "1"
 Recommendation = dict[str, Any]
@@ -132,6 +135,9 @@ def confirm(
         champion: decision scores on the held-back split, one per question; ``recommended`` likewise.
         uses: how many recommendations this split has been used for, this one included.
     """
+
+    import numpy as np
+
     settings = {"resamples": leaderboard["resamples"], "seed": leaderboard["seed"]}
     differences = np.asarray(recommended, dtype=float) - np.asarray(champion, dtype=float)
     interval = mean_interval(differences, confidence=leaderboard["confidence"], **settings)

@@ -8,16 +8,21 @@ per variant, so that a whole leaderboard shares its resamples. NaN and infinity 
 must be left out on purpose, never averaged.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
 
-Floats = NDArray[np.float64]
+    Floats = NDArray[np.float64]
+
+
 IntervalMethod = Literal["percentile", "bca"]
 
 #: With at most this many non-zero differences all 2**n sign patterns are enumerated: the p-value is exact.
@@ -62,6 +67,9 @@ def mean_intervals(
     Raises:
         ValueError: scores are empty, not two-dimensional, or not finite.
     """
+
+    import numpy as np
+
     values = _matrix(scores)
     questions = len(values)
     estimates = values.mean(axis=0)
@@ -92,6 +100,9 @@ def mean_interval(
     scores: ArrayLike, *, confidence: float, resamples: int, seed: int, method: IntervalMethod = "bca"
 ) -> Interval:
     """Bootstrap confidence interval of one mean; see ``mean_intervals``. ``scores`` has shape (questions,)."""
+
+    import numpy as np
+
     return mean_intervals(
         np.asarray(scores, dtype=float)[:, None], confidence=confidence, resamples=resamples, seed=seed, method=method
     )[0]
@@ -121,6 +132,9 @@ def f1_intervals(
         predicted: shape (questions, columns), true where the variant said "yes" (refused).
         actual: shape (questions,), true where "yes" was right (the question is unanswerable).
     """
+
+    import numpy as np
+
     said = np.asarray(predicted, dtype=bool)
     if said.ndim != 2 or not len(said):
         raise ValueError(f"expected decisions of shape (questions, columns) with a question, got {said.shape}")
@@ -163,6 +177,9 @@ def sign_flip_p_values(differences: ArrayLike, *, resamples: int, seed: int) -> 
     Returns:
         One p-value a column; 1.0 when all differences are zero.
     """
+
+    import numpy as np
+
     values = _matrix(differences)
     observed = np.abs(values.sum(axis=0))
     limit = observed - 1e-9 * np.abs(values).sum(axis=0)  # ties are ties, whatever the order of summation
@@ -187,6 +204,9 @@ def holm(p_values: ArrayLike) -> list[float]:
     The i-th smallest of m p-values is multiplied by m - i + 1, made monotone, and capped at 1; it controls the chance
     of any false discovery under any dependence of the tests.
     """
+
+    import numpy as np
+
     raw = np.asarray(p_values, dtype=float)
     if not np.isfinite(raw).all() or ((raw < 0) | (raw > 1)).any():
         raise ValueError("p-values must be numbers between 0 and 1")
@@ -226,6 +246,8 @@ def _effect_multiple(alpha: float, power: float) -> float:
 
 
 def _matrix(scores: ArrayLike) -> Floats:
+    import numpy as np
+
     values = np.asarray(scores, dtype=float)
     if values.ndim != 2 or not len(values):
         raise ValueError(f"expected scores of shape (questions, columns) with a question, got {values.shape}")
@@ -236,6 +258,9 @@ def _matrix(scores: ArrayLike) -> Floats:
 
 def _weights(questions: int, resamples: int, seed: int) -> Iterator[Floats]:
     """How often each question is drawn in each resample: blocks of shape (resamples, questions)."""
+
+    import numpy as np
+
     generator = np.random.default_rng(seed)
     for size in _block_sizes(questions, resamples):
         draws = generator.integers(0, questions, (size, questions)) + questions * np.arange(size)[:, None]
@@ -243,6 +268,8 @@ def _weights(questions: int, resamples: int, seed: int) -> Iterator[Floats]:
 
 
 def _signs(questions: int, resamples: int, seed: int) -> Iterator[Floats]:
+    import numpy as np
+
     generator = np.random.default_rng(seed)
     for size in _block_sizes(questions, resamples):
         yield generator.integers(0, 2, (size, questions)).astype(np.float64) * 2 - 1
@@ -255,13 +282,19 @@ def _block_sizes(questions: int, resamples: int) -> Iterator[int]:
 
 
 def _ratio(hits: Floats, false: Floats, missed: Floats) -> Floats:
+    import numpy as np
+
     denominator = 2 * hits + false + missed
     return np.divide(2 * hits, denominator, out=np.full_like(hits, np.nan), where=denominator > 0)
 
 
 def _quantiles_of_normal(levels: Floats) -> Floats:
+    import numpy as np
+
     return np.array([_NORMAL.inv_cdf(float(level)) for level in levels])
 
 
 def _normal_cdf(values: Floats) -> Floats:
+    import numpy as np
+
     return np.array([_NORMAL.cdf(float(value)) for value in values])

@@ -13,6 +13,7 @@ touched.
 """
 
 import contextlib
+import difflib
 import hashlib
 import html
 import json
@@ -123,6 +124,16 @@ def forget(
         return _forget(platform, leases, source, path, selector, by)
 
 
+def _nearest(connection: Connection, source: str, path: str | None) -> str:
+    """A hint at the document or source that may have been meant."""
+    if path is None:
+        rows = connection.execute("SELECT DISTINCT source FROM document_version").fetchall()
+    else:
+        rows = connection.execute("SELECT DISTINCT source || '/' || path FROM document_version").fetchall()
+    close = difflib.get_close_matches(source if path is None else f"{source}/{path}", [row[0] for row in rows], n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
 def _forget(
     platform: Platform, leases: Sequence[Lease], source: str, path: str | None, selector: str, by: str
 ) -> Erasure:
@@ -133,7 +144,7 @@ def _forget(
         if not target.keys:
             raise PermanentError(
                 f"nothing is known of {source if path is None else f'{source}/{path}'}; "
-                "`genaiops status` lists the sources, paths are as in the citations"
+                f"`genaiops status` lists the sources, paths are as in the citations.{_nearest(connection, source, path)}"
             )
         proof: Counter[str] = Counter()
         _remove_evaluation(connection, target, proof)

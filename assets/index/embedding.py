@@ -6,11 +6,13 @@ Does not belong here: calling the provider (resources/models.py), putting vector
 A batch is one transaction, so a kill loses at most the batch in flight and nothing that was paid for before.
 """
 
+from __future__ import annotations
+
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import numpy as np
 from psycopg.types.json import Jsonb
 
 from assets.chunks.enrichment import embedding_input
@@ -22,6 +24,9 @@ from resources.fingerprint import text_hash
 from resources.models import Usage
 from resources.platform import Platform
 from resources.postgres import FOREVER, Connection
+
+if TYPE_CHECKING:
+    import numpy as np
 
 #: Inputs looked up at a time; sorted by length inside, so that a request holds texts of one size.
 WINDOW = 4096
@@ -256,6 +261,9 @@ def validate(keys: Sequence[bytes], vectors: np.ndarray, work: ModelWork) -> lis
     A vector is usable when it has the model's dimensions, is finite, fits half precision and is not zero: pgvector
     takes a zero vector and then leaves it out of the graph without a word.
     """
+
+    import numpy as np
+
     right_shape = vectors.ndim == 2 and vectors.shape == (len(keys), work.dimensions)
     if not right_shape:
         work.rejected["dimensions"] = work.rejected.get("dimensions", 0) + len(keys)

@@ -5,10 +5,12 @@ Belongs here: SQL and searches that observe a stage. Does not belong here: thres
 The work follows the change: rows are counted for the documents a stage touched, totals come from ``index_document``.
 """
 
+from __future__ import annotations
+
 import time
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import numpy as np
 from psycopg import sql
 
 from assets.index.coverage import newest_revision
@@ -18,6 +20,9 @@ from assets.index.tables import has_graph
 from resources.platform import Platform
 from resources.postgres import Connection
 from resources.vector_index import VectorIndex, View
+
+if TYPE_CHECKING:
+    import numpy as np
 
 #: Queries a small delta is tried with before the whole sample is asked for.
 FIRST_SAMPLE = 20
@@ -141,6 +146,9 @@ def measure_neighbours(
 
     Half of the sample are chunks the stage wrote, half are any; both by a hash, so that a second run asks the same.
     """
+
+    import numpy as np
+
     started = time.perf_counter()
     view = staged_view(stage, has_graph(connection, stage.table))
     exact = not view.graph or view.chunks < specification.index.hnsw.exact_below
@@ -209,7 +217,7 @@ def _nearest(
     return [_Found(hit.document_id, hit.ordinal, text_hash(hit.text), 1 - hit.score) for hit in hits]
 
 
-def _is_itself(first: _Found, asked: "_Asked") -> bool:
+def _is_itself(first: _Found, asked: _Asked) -> bool:
     """Whether the first hit is the chunk asked with, has its text, or is no nearer than it (another text, same vector)."""
     if (first.document_id, first.ordinal) == (asked.document_id, asked.ordinal):
         return True

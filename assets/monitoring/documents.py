@@ -7,14 +7,14 @@ The unit of every test is the document: the chunks of one document resemble each
 call two collections of the same kind different. A document's vector is the mean of its chunks' vectors, at length 1.
 """
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
 from psycopg import sql
 
 from assets.monitoring.drift_statistics import term_counts
@@ -23,6 +23,10 @@ from assets.monitoring.measuring import Measuring
 from assets.monitoring.signals import MINIMUM_UNITS, Comparison, Signal, Verdict, rng_seed
 from resources.platform import Platform
 from resources.postgres import Connection
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 CODE_VERSION = "1"
 
@@ -90,6 +94,9 @@ def choose_snapshots(
 
 def compare_documents(platform: Platform, index: str, day: date, permutations: int) -> Comparison:
     """Compare what ``index`` served at the end of ``day`` with its reference (see ``choose_snapshots``)."""
+
+    import numpy as np
+
     policy = platform.config.policies.drift
     subject = f"documents:{index}"
     with platform.database.connect() as connection:
@@ -205,6 +212,8 @@ def _documents(connection: Connection, snapshot: Snapshot) -> list[Document]:
 
 
 def _sample(documents: Sequence[Document], size: int, rng: np.random.Generator) -> list[Document]:
+    import numpy as np
+
     if len(documents) <= size:
         return list(documents)
     return [documents[i] for i in np.sort(rng.choice(len(documents), size, replace=False))]
@@ -225,6 +234,9 @@ def _term_counts(connection: Connection, hashes: set[bytes]) -> dict[bytes, Coun
 
 def _vectors(connection: Connection, snapshot: Snapshot, documents: Sequence[Document]) -> NDArray[np.float32]:
     """Mean chunk vector of each document at length 1, float32 (documents with chunks, dimensions)."""
+
+    import numpy as np
+
     query = sql.SQL(
         """SELECT document_id, avg(embedding)::vector FROM {} WHERE valid_from <= %s AND valid_to > %s
            AND document_id = ANY(%s) GROUP BY document_id ORDER BY document_id"""

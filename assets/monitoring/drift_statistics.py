@@ -9,13 +9,20 @@ p = (b + 1) / (m + 1) where b of m permuted statistics reach the observed one. S
 (Phipson & Smyth 2010, "Permutation p-values should never be zero").
 """
 
+from __future__ import annotations
+
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
 
 CODE_VERSION = "1"
 
@@ -25,8 +32,6 @@ SMOOTHING = 0.5
 MINIMUM_TERM_UNITS = 3
 _BLOCK = 256  # permutations evaluated in one matrix product
 _TERM = re.compile(r"[^\W\d_](?:[\w'’-]*\w)?")
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -76,11 +81,17 @@ class MmdResult:
 
 def quantile_edges(reference: Sequence[float] | Floats, bins: int = 10) -> Floats:
     """Inner edges of up to ``bins`` bins that hold equal shares of the reference; repeated values merge bins."""
+
+    import numpy as np
+
     return np.unique(np.quantile(np.asarray(reference, dtype=float), np.linspace(0, 1, bins + 1)[1:-1]))
 
 
 def bin_counts(values: Sequence[float] | Floats, edges: Floats) -> NDArray[np.int64]:
     """Counts per bin; bin i holds edges[i-1] < value <= edges[i], the outer bins are open."""
+
+    import numpy as np
+
     places = np.searchsorted(edges, np.asarray(values, dtype=float), side="left")
     return np.bincount(places, minlength=len(edges) + 1)
 
@@ -92,6 +103,9 @@ def psi(reference: Sequence[int] | NDArray, current: Sequence[int] | NDArray) ->
     Kullback-Leibler divergence in nats (Siddiqi 2006, "Credit Risk Scorecards"). Without drift its expectation is about
     (B - 1)(1/n + 1/m), so a threshold alone cries wolf on small samples (Yurdakul & Naranjo 2020).
     """
+
+    import numpy as np
+
     p, q = (
         (counts + SMOOTHING) / (counts.sum() + SMOOTHING * len(counts))
         for counts in (np.asarray(reference, dtype=float), np.asarray(current, dtype=float))
@@ -101,6 +115,9 @@ def psi(reference: Sequence[int] | NDArray, current: Sequence[int] | NDArray) ->
 
 def js_divergence(reference: Sequence[float] | NDArray, current: Sequence[float] | NDArray) -> float:
     """Jensen-Shannon divergence of two vectors of counts or shares, in bits: 0 same, 1 disjoint (Lin 1991)."""
+
+    import numpy as np
+
     p, q = np.asarray(reference, dtype=float), np.asarray(current, dtype=float)
     return float(_js_terms(p / p.sum(), q / q.sum()).sum())
 
@@ -123,6 +140,9 @@ def ks_test(
     rng: np.random.Generator,
 ) -> PermutationTest:
     """Two-sample Kolmogorov-Smirnov test of a scalar: D = max |F_reference - F_current|, ties handled exactly."""
+
+    import numpy as np
+
     pooled = np.concatenate([np.asarray(reference, dtype=float), np.asarray(current, dtype=float)])
     size = len(reference)
     order = np.argsort(pooled, kind="stable")
@@ -139,6 +159,9 @@ def category_test(
     reference: Sequence[str], current: Sequence[str], *, permutations: int, rng: np.random.Generator
 ) -> PermutationTest:
     """Test of category shares; the statistic is the smoothed PSI over the categories of the pooled sample."""
+
+    import numpy as np
+
     names = sorted({*reference, *current})
     places = {name: place for place, name in enumerate(names)}
     one_hot = np.zeros((len(reference) + len(current), len(names)), dtype=np.float32)
@@ -175,6 +198,9 @@ def vocabulary_test(
         current: likewise.
         shown: how many risen and fallen terms to return, by contribution to the divergence.
     """
+
+    import numpy as np
+
     units = [*reference, *current]
     pooled: Counter[str] = Counter()
     for unit in units:
@@ -223,6 +249,9 @@ def mmd_test(
         reference: float32 (n, dimensions), n >= 2.
         current: float32 (m, dimensions), m >= 2.
     """
+
+    import numpy as np
+
     pooled = np.concatenate([reference, current]).astype(np.float32)
     pooled = pooled - pooled.mean(axis=0)  # distances stay the same, rounding shrinks
     n, m, size = len(reference), len(current), len(pooled)
@@ -257,6 +286,9 @@ def mmd_test(
 
 def _median_distance(squared: NDArray[np.float32]) -> float:
     """Median of the squared distances of distinct pairs; when more than half are 0, the mean of the others."""
+
+    import numpy as np
+
     upper = squared[np.triu_indices(len(squared), 1)]
     median = float(np.median(upper))
     if median > 0:
@@ -266,6 +298,8 @@ def _median_distance(squared: NDArray[np.float32]) -> float:
 
 
 def _js_terms(p: Floats, q: Floats) -> Floats:
+    import numpy as np
+
     middle = (p + q) / 2
     with np.errstate(divide="ignore", invalid="ignore"):
         left = np.where(p > 0, p * np.log2(p / middle), 0.0)
@@ -275,6 +309,9 @@ def _js_terms(p: Floats, q: Floats) -> Floats:
 
 def _permute(statistic, first: int, size: int, permutations: int, rng: np.random.Generator) -> PermutationTest:
     """Run a statistic of label matrices (1 marks the first group) on the sample as it is and on permutations of it."""
+
+    import numpy as np
+
     identity = np.zeros((1, size), dtype=np.float32)
     identity[0, :first] = 1
     observed = float(statistic(identity)[0])
@@ -287,6 +324,8 @@ def _permute(statistic, first: int, size: int, permutations: int, rng: np.random
 def _labels(
     identity: NDArray[np.float32], permutations: int, rng: np.random.Generator
 ) -> Iterator[NDArray[np.float32]]:
+    import numpy as np
+
     for start in range(0, permutations, _BLOCK):
         block = np.repeat(identity, min(_BLOCK, permutations - start), axis=0)
         yield rng.permuted(block, axis=1)

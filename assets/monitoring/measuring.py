@@ -8,13 +8,12 @@ reference, as two snapshots of one index do, significance is that of what ``arri
 evidence, they make the two samples more alike than chance would, and a test of the whole would see almost nothing.
 """
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from assets.monitoring.drift_statistics import (
     TermChange,
@@ -28,6 +27,10 @@ from assets.monitoring.drift_statistics import (
     vocabulary_test,
 )
 from assets.monitoring.signals import MINIMUM_UNITS, Signal, not_measured
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 CODE_VERSION = "1"
 
@@ -63,6 +66,9 @@ class Measuring:
         why_not: str = "",
     ) -> None:
         """PSI and Jensen-Shannon on the reference's decile bins; significance by the permutation KS test."""
+
+        import numpy as np
+
         tested = current if arrived is None else arrived
         if not self._enough(name, title, len(reference), len(tested), why_not):
             return
@@ -162,6 +168,9 @@ class Measuring:
         why_not: str = "",
     ) -> None:
         """Permutation MMD of two sets of vectors."""
+
+        import numpy as np
+
         if not self._enough(name, title, len(reference), len(current), why_not):
             return
         result = mmd_test(reference, current, permutations=self.permutations, rng=self.rng)

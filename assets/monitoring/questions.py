@@ -6,12 +6,12 @@ Does not belong here: measuring them (measuring.py), verdicts (signals.py), docu
 When these differ, the scores of the evaluation no longer speak for what people experience.
 """
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Sequence
 from datetime import date
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from assets.monitoring.drift_statistics import term_counts
 from assets.monitoring.interactions import trailing_window
@@ -21,6 +21,9 @@ from resources.config import ProjectConfig
 from resources.fingerprint import fingerprint
 from resources.platform import Platform
 from resources.postgres import Connection
+
+if TYPE_CHECKING:
+    import numpy as np
 
 CODE_VERSION = "1"
 
@@ -40,6 +43,9 @@ def compare_questions(platform: Platform, dataset: str, day: date, permutations:
     Where a day has fewer than ``policies.drift.minimum_questions``, preceding days are taken in as well.
     Refusals and retrieval scores are compared with the trials of the variant that answered most of the questions.
     """
+
+    import numpy as np
+
     policy = platform.config.policies.drift
     subject = f"questions:{dataset}"
     with platform.database.connect() as connection:
@@ -151,6 +157,8 @@ def _most_common(values: Sequence[str]) -> str:
 
 
 def _sample(items: Sequence[Any], size: int, rng: np.random.Generator) -> list[Any]:
+    import numpy as np
+
     if len(items) <= size:
         return list(items)
     return [items[i] for i in np.sort(rng.choice(len(items), size, replace=False))]

@@ -172,7 +172,9 @@ def test_a_refresh_that_waited_sees_what_changed_meanwhile(
     race.start("docs", pause="corpus.before_commit")
     wait_for(raced, "SELECT FROM lease WHERE resource = 'source:docs'")
     time.sleep(1)  # let the first one read the folder
-    write(tmp_path / "docs", {"chain.md": DOCS["chain.md"].replace("250 km", "300 km"), "lamp.md": "# Lamp\n\n80 lux.\n"})
+    write(
+        tmp_path / "docs", {"chain.md": DOCS["chain.md"].replace("250 km", "300 km"), "lamp.md": "# Lamp\n\n80 lux.\n"}
+    )
     race.start("docs")
     for code, output in race.finish():
         assert code == 0, output
@@ -183,7 +185,9 @@ def test_a_refresh_that_waited_sees_what_changed_meanwhile(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("point", ["index.embedded_batch", "index.build_created", "index.before_publish", "index.publishing"])
+@pytest.mark.parametrize(
+    "point", ["index.embedded_batch", "index.build_created", "index.before_publish", "index.publishing"]
+)
 def test_two_sources_of_one_index_both_get_into_it(
     race: Race, raced: Platform, undisturbed: Platform, point: str
 ) -> None:

@@ -19,8 +19,11 @@ from tests.lifecycle import build_dataset, refresh, run_experiment
 QUESTIONS = 300
 K = 5
 PROMPT = Path(__file__).resolve().parents[2] / "data" / "prompts" / "exact.yaml"
-#: Below what was measured, by three standard errors of a mean over about 75 questions (see the printed scores).
-FLOORS = {"hybrid": 0.0, "full_text": 0.0}
+#: Least recall@K: 0.94 and 0.95 were measured on the 83 answerable questions of the dev split, less three standard errors.
+FLOORS = {"hybrid": 0.86, "full_text": 0.88}
+#: Least token F1 (0.26 was measured) and refusal F1 (0.39) of the offline answerer, likewise.
+MINIMUM_F1 = 0.13
+MINIMUM_REFUSAL_F1 = 0.2
 
 
 def thin(path: Path, count: int) -> list[dict[str, Any]]:
@@ -106,8 +109,11 @@ def test_squad2_is_scored_with_its_unanswerable_half_apart(squad: Platform, inst
         assert entry["failed"] == 0
         check_metrics(entry["metrics"], halves)
         assert entry["metrics"][f"genaiops.recall@{K}/1"]["answerable"] > FLOORS[entry["search_mode"]]
-        assert entry["metrics"]["genaiops.answer_quality/1"]["unanswerable"] is not None
-        assert 0 < entry["refusal"]["f1"] <= 1
+        assert entry["metrics"]["squad.f1/1"]["answerable"] > MINIMUM_F1
+        assert entry["refusal"]["f1"] > MINIMUM_REFUSAL_F1
+        halved = entry["metrics"]["genaiops.answer_quality/1"]
+        both = halved["answerable"] * halves["answerable"] + halved["unanswerable"] * halves["unanswerable"]
+        assert entry["decision"]["estimate"] == pytest.approx(both / halves["compared"])
 
 
 def check_metrics(metrics: dict[str, dict[str, Any]], halves: dict[str, int]) -> None:
