@@ -5,6 +5,7 @@ Does not belong here: which checks a stage has (its checks.py), and anything tha
 """
 
 import os
+import shutil
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -113,6 +114,8 @@ def great_expectations_outcome(
             suite,
             result_format={"result_format": "BASIC", "partial_unexpected_count": 0, "exclude_unexpected_values": True},
         )
+        for site in (context.variables.data_docs_sites or {}).values():  # it leaves an empty folder for each context
+            shutil.rmtree(site["store_backend"]["base_directory"], ignore_errors=True)
     results = sorted(
         cast(dict[str, Any], report.to_json_dict())["results"],
         key=lambda item: item["expectation_config"]["meta"]["position"],
