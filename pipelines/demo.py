@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from pipelines.jobs import REFRESH_JOB
+from pipelines.jobs import DATASET_JOB, EXPERIMENT_JOB, REFRESH_JOB
 from pipelines.runner import Task, TaskResult, lifecycle, opened, run
 from pipelines.settings import CHECKOUT, Settings, project_dir
 from resources.errors import ConfigError
@@ -41,8 +41,13 @@ def run_demo(settings: Settings) -> bool:
         refreshes = [task for task in tasks if task.job == REFRESH_JOB]
         results = _run_all(console, defs, instance, refreshes)
         if all(result.success for result in results):
-            _write_missing_questions(console, platform)
-        results += _run_all(console, defs, instance, [task for task in tasks if task not in refreshes])
+            short = _write_missing_questions(console, platform)
+            rest = [task for task in tasks if task not in refreshes and not _asks(platform, task, short)]
+            results += _run_all(console, defs, instance, rest)
+        else:
+            console.print(
+                "[red]A source was not published, so nothing is evaluated on it.[/] What failed stands below."
+            )
     seconds = time.perf_counter() - started
     _print_report(console, settings, platform, results, seconds)
     return all(result.success for result in results)
@@ -135,27 +140,26 @@ def _print_report(
     for experiment in platform.config.experiments:
         _print_leaderboard(console, platform, experiment)
     for row in state["drift"]:
-        console.print(f"Drift, {row['subject']}: {row['verdict']}")
+        console.print(f"Drift, {row['subject']}: [bold]{row['verdict']}[/]. {escape(row['words'])}")
     embedded = _total(results, "embeddings", "tokens")
     sent, received = (_total(results, "scored_variants", label) for label in ("input_tokens", "output_tokens"))
     cost = sum(_total(results, asset, "cost") for asset in ("embeddings", "scored_variants"))
     console.print(f"Models in this run: {embedded + sent:,.0f} tokens in, {received:,.0f} out, cost {cost:.4f}")
+    succeeded = all(result.success for result in results)
     if any(work.values()):
         console.print("Work done: " + ", ".join(f"{value:,.0f} {name}" for name, value in work.items() if value))
-    else:
+    elif succeeded:
         console.print(
             "[green]Nothing had changed:[/] no document was parsed, no chunk made, no text embedded, no row written, no trial run."
         )
     inside = sum(sum(result.seconds.values()) for result in results)
     console.print(f"Time: {seconds:.1f} s, of which {inside:.1f} s inside assets")
     _print_failures(console, results)
-    command = (
-        "make dev"
-        if settings.data_dir == CHECKOUT / "data"
-        else f"genaiops --project {settings.data_dir.parent.name} dev"
-    )
+    own = settings.data_dir != CHECKOUT / "data"
+    program = f"genaiops --project {settings.data_dir.parent.name}" if own else "genaiops"
     console.print(
-        f'\nOpen the UI: [bold]{command}[/], then {escape(settings.ui_url)}   Ask: [bold]genaiops ask "..."[/]'
+        f"\nOpen the UI: [bold]{program + ' dev' if own else 'make dev'}[/], then {escape(settings.ui_url)}   "
+        f'Ask: [bold]{program} ask "..."[/]'
     )
     console.print(f"Reports: {escape(str(platform.artifacts))}")
 
@@ -305,17 +309,38 @@ def _write_new(path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8")
 
 
-def _write_missing_questions(console: Any, platform: Platform) -> None:
-    """Fill an empty question file with questions made from headings, so that a first experiment can run."""
+def _asks(platform: Platform, task: Task, datasets: set[str]) -> bool:
+    """Whether a task needs one of ``datasets``."""
+    if task.job == EXPERIMENT_JOB:
+        return platform.config.experiments[str(task.partition)].dataset in datasets
+    return task.job == DATASET_JOB and task.partition in datasets
+
+
+def _write_missing_questions(console: Any, platform: Platform) -> set[str]:
+    """Fill an empty question file with questions made from headings, so that a first experiment can run.
+
+    Returns:
+        The datasets for which the documents have too few headings: there is nothing to evaluate them on yet.
+    """
+    short: set[str] = set()
     from assets.evaluation.heading_questions import generate
 
-    for name in platform.config.datasets:
+    for name, dataset in platform.config.datasets.items():
         path = platform.config.questions_path(name)
         if path.read_text(encoding="utf-8").strip():
             continue
         with platform.database.connect() as connection:
             count = generate(connection, platform.config, name, path)
-        console.print(
-            f"[yellow]{path} was empty:[/] {count} questions were made from headings. They are a smoke test; "
-            "replace them by questions your users ask, with the quotes that answer them."
-        )
+        if count < dataset.minimum_questions:
+            path.write_text("", encoding="utf-8")
+            short.add(name)
+            console.print(
+                f"[yellow]Nothing is evaluated yet:[/] {path} is empty, and the documents have too few headings to make "
+                "questions from. Write questions your users ask, with the quotes that answer them, and run again."
+            )
+        else:
+            console.print(
+                f"[yellow]{path} was empty:[/] {count} questions were made from headings. They are a smoke test; "
+                "replace them by questions your users ask, with the quotes that answer them."
+            )
+    return short

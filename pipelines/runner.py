@@ -55,8 +55,11 @@ class TaskResult:
 #: Called with (task, step, state): "running", "done", "failed", "skipped", or what the step last said of itself.
 Progress = Callable[[Task, str, str], None]
 
-# The display shows what happens; all of the log is in the instance.
-_QUIET = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
+#: Rows of a failed check's table that are printed.
+ROWS_SHOWN = 5
+
+# The display shows what happens and the report what failed; all of the log is in the instance.
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 def lifecycle(config: ProjectConfig, *, day: date) -> list[Task]:
@@ -160,11 +163,13 @@ def _metadata(result: dg.ExecuteInProcessResult) -> dict[str, dict[str, Any]]:
 
 
 def _failures(result: dg.ExecuteInProcessResult) -> list[str]:
-    lines = [
-        f"check {evaluation.asset_key.to_user_string()}/{evaluation.check_name}: {evaluation.description}"
-        for evaluation in result.get_asset_check_evaluations()
-        if not evaluation.passed
-    ]
+    lines = []
+    for evaluation in result.get_asset_check_evaluations():
+        if not evaluation.passed:
+            name = f"{evaluation.asset_key.to_user_string()}/{evaluation.check_name}"
+            kind = "check" if evaluation.severity == dg.AssetCheckSeverity.ERROR else "warning"
+            lines.append(f"{kind} {name}: {evaluation.description}")
+            lines += [line for value in evaluation.metadata.values() for line in _table_lines(value)]
     for event in result.all_events:
         if event.is_step_failure and event.step_failure_data.error:
             error = event.step_failure_data.error
@@ -174,6 +179,15 @@ def _failures(result: dg.ExecuteInProcessResult) -> list[str]:
                 message = re.sub(rf"^[\w.]*\b{cause.cls_name}\b(: )?", "", cause.message.strip())
                 lines.append(f"step {event.step_key}: {cause.cls_name}: {message}")
     return lines
+
+
+def _table_lines(value: dg.MetadataValue) -> list[str]:
+    """The first rows of a table in a check's details, one line each."""
+    if not isinstance(value, dg.TableMetadataValue):
+        return []
+    rows = ["    " + "  ".join(str(cell) for cell in record.data.values()) for record in value.records]
+    more = len(rows) - ROWS_SHOWN
+    return rows[:ROWS_SHOWN] + ([f"    and {more} more; see the check in the UI"] if more > 0 else [])
 
 
 def _seconds(result: dg.ExecuteInProcessResult) -> dict[str, float]:

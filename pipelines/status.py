@@ -42,7 +42,7 @@ def collect(platform: Platform) -> dict[str, Any]:
                FROM champion c JOIN variant v ON v.fingerprint = c.variant ORDER BY c.experiment, c.champion_id DESC"""
         )
         drift = rows(
-            "SELECT day, subject, verdict FROM drift_result WHERE day = (SELECT max(day) FROM drift_result) ORDER BY subject"
+            "SELECT day, subject, verdict, details ->> 'words' AS words FROM drift_result WHERE day = (SELECT max(day) FROM drift_result) ORDER BY subject"
         )
         alerts = rows("SELECT alert_key, title, since FROM alert WHERE state = 'failing' ORDER BY since")
         interactions = rows("SELECT count(*) AS logged, count(*) FILTER (WHERE refused) AS refused FROM interaction")[0]
@@ -92,7 +92,7 @@ def describe(report: dict[str, Any]) -> None:
         click.echo(f"  {row['experiment']}: {says}\n    {row['recommendation'].get('text', '')}")
     heading("Watch")
     for row in report["drift"]:
-        click.echo(f"  drift {row['day']} {row['subject']}: {row['verdict']}")
+        click.echo(f"  drift {row['day']} {row['subject']}: {row['verdict']}. {row['words']}")
     click.echo(f"  {report['interactions']['logged']} questions answered, {report['interactions']['refused']} refused")
     heading("Failing" if report["failing"] else "Failing: nothing")
     for row in report["failing"]:

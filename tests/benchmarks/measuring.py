@@ -18,7 +18,12 @@ def fresh_process(code: str, *arguments: str, environment: dict[str, str] | None
     Byte code is cached in a folder of this user, as it is after a real installation.
     """
     cache = Path(tempfile.gettempdir()) / f"genaiops-benchmark-bytecode-{os.getuid()}"
-    variables = {**os.environ, "PYTHONPYCACHEPREFIX": str(cache), "GX_ANALYTICS_ENABLED": "false", **(environment or {})}
+    variables = {
+        **os.environ,
+        "PYTHONPYCACHEPREFIX": str(cache),
+        "GX_ANALYTICS_ENABLED": "false",
+        **(environment or {}),
+    }
     variables.pop("PYTHONDONTWRITEBYTECODE", None)
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], cwd=ROOT, env=variables, capture_output=True, text=True, timeout=500
@@ -33,7 +38,13 @@ def show(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> No
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     print(f"\n\n{title}")
     for row in cells:
-        print("  " + "  ".join(cell.ljust(width) if not i else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True))))
+        print(
+            "  "
+            + "  ".join(
+                cell.ljust(width) if not i else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            )
+        )
 
 
 def _cell(value: Any) -> str:
