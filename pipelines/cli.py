@@ -398,7 +398,9 @@ def stop() -> None:
     """Stop the embedded PostgreSQL; any command starts it again."""
     from resources.postgres import stop_embedded
 
-    stop_embedded(_settings().state_dir / "postgres")
+    directory = _settings().state_dir / "postgres"
+    stop_embedded(directory)
+    click.echo(f"PostgreSQL in {directory} is stopped.")
 
 
 def _known(what: str, names: tuple[str, ...], allowed: list[str]) -> None:

@@ -155,11 +155,10 @@ def _print_report(
     inside = sum(sum(result.seconds.values()) for result in results)
     console.print(f"Time: {seconds:.1f} s, of which {inside:.1f} s inside assets")
     _print_failures(console, results)
-    own = settings.data_dir != CHECKOUT / "data"
-    program = f"genaiops --project {settings.data_dir.parent.name}" if own else "genaiops"
+    program = f"genaiops --project {settings.project}" if settings.project else "genaiops"
+    command = "make dev" if settings.data_dir == CHECKOUT / "data" else f"{program} dev"
     console.print(
-        f"\nOpen the UI: [bold]{program + ' dev' if own else 'make dev'}[/], then {escape(settings.ui_url)}   "
-        f'Ask: [bold]{program} ask "..."[/]'
+        f'\nOpen the UI: [bold]{command}[/], then {escape(settings.ui_url)}   Ask: [bold]{program} ask "..."[/]'
     )
     console.print(f"Reports: {escape(str(platform.artifacts))}")
 

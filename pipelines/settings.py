@@ -49,6 +49,12 @@ class Settings:
         """Parquet files and reports."""
         return self.state_dir / "artifacts"
 
+    @property
+    def project(self) -> str | None:
+        """Name of the project made by `genaiops demo --source` these settings are of, or None."""
+        root = self.state_dir.parent
+        return root.name if self.data_dir == root / "data" and root.parent.name == "projects" else None
+
     def database_address(self) -> str:
         """The URL of the database; starts the embedded server if none is configured."""
         return self.database_url or start_embedded(self.state_dir / "postgres")

@@ -93,7 +93,11 @@ def failed_partitions(
 
 
 def damaged_documents(platform: Platform) -> list[dict[str, Any]]:
-    """Documents of the newest snapshots an audit found damaged and no refresh has repaired yet, one row per index and source: index, source, documents, found."""
+    """Documents of the newest snapshots an audit found damaged and no refresh has repaired yet.
+
+    One row per index and source: index, source, documents, found. Where an index lost its whole list of documents, none
+    is left to be marked: then there is one row with 0 documents, under the first of its sources.
+    """
     with platform.database.connect() as connection:
         rows = connection.execute(
             """SELECT state.index_name, document.source, count(*), max(document.damaged_at)
@@ -102,7 +106,17 @@ def damaged_documents(platform: Platform) -> list[dict[str, Any]]:
                JOIN index_document AS document USING (build_id)
                WHERE document.damaged_at IS NOT NULL
                  AND document.valid_from <= state.head AND document.valid_to > state.head
-               GROUP BY 1, 2 ORDER BY 1, 2"""
+               GROUP BY 1, 2
+               UNION ALL
+               SELECT state.index_name, (SELECT min(source) FROM jsonb_object_keys(snapshot.sources) source), 0, build.damaged_at
+               FROM index_state AS state
+               JOIN index_snapshot AS snapshot ON snapshot.index_name = state.index_name AND snapshot.snapshot = state.head
+               JOIN index_build AS build USING (build_id)
+               WHERE build.damaged_at IS NOT NULL AND NOT EXISTS (
+                   SELECT 1 FROM index_document AS document
+                   WHERE document.build_id = build.build_id AND document.valid_from <= state.head
+                     AND document.valid_to > state.head AND document.damaged_at IS NOT NULL)
+               ORDER BY 1, 2"""
         ).fetchall()
     return [
         {"index": index, "source": source, "documents": documents, "found": found.isoformat()}

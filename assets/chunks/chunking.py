@@ -175,12 +175,11 @@ class _Enrichment:
 
 
 def _recipes(indexes: Sequence[IndexConfig]) -> list[tuple[ChunkerConfig, list[EnrichmentConfig]]]:
-    """Each distinct chunker with the distinct enrichments that need composed inputs."""
+    """Each distinct chunker with the distinct enrichments it is used with."""
     recipes: dict[str, tuple[ChunkerConfig, dict[str, EnrichmentConfig]]] = {}
     for index in indexes:
         _, enrichments = recipes.setdefault(chunker_fingerprint(index.chunker), (index.chunker, {}))
-        if index.enrichment.context != "none":
-            enrichments[enrichment_fingerprint(index.enrichment)] = index.enrichment
+        enrichments[enrichment_fingerprint(index.enrichment)] = index.enrichment
     return [(chunker, list(enrichments.values())) for chunker, enrichments in recipes.values()]
 
 

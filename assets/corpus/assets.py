@@ -92,7 +92,10 @@ def build_assets(config: ProjectConfig) -> list[dg.AssetsDefinition]:
             revision = commit(platform, plan, lease, outcomes)
         yield dg.MaterializeResult(
             data_version=dg.DataVersion(revision.data_version),
-            metadata=_metadata(plan, revision, time.perf_counter() - started),
+            metadata={
+                **_metadata(plan, revision, time.perf_counter() - started),
+                "source_owner": platform.config.sources[source].owner or "not stated",
+            },
         )
 
     return [raw_documents]

@@ -29,13 +29,14 @@ from assets.evaluation.dataset import (
     resolve,
     write_dataset,
 )
-from assets.outcomes import blocked, record_evidence
+from assets.outcomes import blocked, passed_checks, record_evidence
 from resources.config import ProjectConfig
 from resources.faults import crash_point
 from resources.fingerprint import content_hash, fingerprint
 from resources.platform import Platform
 
 GROUP = "evaluation"
+KIND = "evaluation_dataset"  # of its evidence
 _SHOWN = 100  # stale questions listed in the UI
 COLUMNS = dg.TableSchema(
     columns=[
@@ -98,13 +99,24 @@ def build_assets(config: ProjectConfig) -> list[dg.AssetsDefinition]:
                 # one state of the documents for all questions, whatever a refresh commits meanwhile
                 connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
                 resolved = resolve(connection, platform.config, name, newest_version(connection, name))
-            outcomes = checks.evaluate_checks(resolved, platform.config.datasets[name], platform.config.prompts)
+                # the worked examples of prompts are no part of the dataset, so leakage has evidence of its own
+                leakage = checks.leakage_key(resolved, platform.config.prompts)
+                standing = passed_checks(connection, KIND, name, resolved.content_hash) - {"few_shot_leakage"}
+                standing |= passed_checks(connection, KIND, name, leakage)
+            outcomes = checks.evaluate_checks(
+                resolved,
+                platform.config.datasets[name],
+                platform.config.prompts,
+                standing=standing,
+            )
             yield from check_results(outcomes)
             crash_point("evaluation.checked")
             with platform.database.connect() as connection:
                 lease.check(connection)
                 # a failure is evidence too: a prompt may have begun to leak a version that passed before
-                record_evidence(connection, "evaluation_dataset", name, resolved.content_hash, outcomes, context.run_id)
+                record_evidence(connection, KIND, name, resolved.content_hash, outcomes, context.run_id)
+                leaks = [outcome for outcome in outcomes if outcome.name == "few_shot_leakage"]
+                record_evidence(connection, KIND, name, leakage, leaks, context.run_id)
                 if blocked(outcomes):
                     return
                 written = write_dataset(
@@ -113,7 +125,10 @@ def build_assets(config: ProjectConfig) -> list[dg.AssetsDefinition]:
             crash_point("evaluation.committed")
         yield dg.MaterializeResult(
             data_version=dg.DataVersion(resolved.content_hash),
-            metadata=_metadata(resolved, written, time.perf_counter() - started),
+            metadata={
+                **_metadata(resolved, written, time.perf_counter() - started),
+                "licence": platform.config.datasets[name].licence or "not stated",
+            },
         )
 
     return [evaluation_dataset]

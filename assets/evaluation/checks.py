@@ -7,13 +7,14 @@ Outcomes name questions by id only: question texts may come from real users.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from assets.evaluation.dataset import ResolvedDataset
-from assets.evaluation.leakage import Item, duplicates, leaks
+from assets.evaluation.leakage import Item, duplicates, leaks, worked_examples
 from assets.outcomes import CheckOutcome, great_expectations_outcome
 from resources.config import DatasetConfig, PromptConfig
+from resources.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,16 +34,28 @@ _SHOWN = 50  # rows of a finding shown in the UI
 
 
 def evaluate_checks(
-    resolved: ResolvedDataset, config: DatasetConfig, prompts: Mapping[str, PromptConfig]
+    resolved: ResolvedDataset,
+    config: DatasetConfig,
+    prompts: Mapping[str, PromptConfig],
+    *,
+    standing: Collection[str] = (),
 ) -> list[CheckOutcome]:
-    """All checks of this stage, in the order of ``CHECKS``."""
+    """All checks of this stage, in the order of ``CHECKS``.
+
+    Args:
+        standing: checks that passed on exactly these questions (``few_shot_leakage``: and these prompts) before; the
+            expensive ones among them are not run again.
+    """
+    expensive: dict[str, Callable[[], CheckOutcome]] = {
+        "duplicate_questions": lambda: duplicate_questions(resolved),
+        "few_shot_leakage": lambda: few_shot_leakage(resolved, prompts),
+        "questions_suite": lambda: questions_suite(resolved),
+    }
     return [
         dataset_size(resolved, config),
         unanswerable_share(resolved, config),
         stale_share(resolved, config),
-        duplicate_questions(resolved),
-        few_shot_leakage(resolved, prompts),
-        questions_suite(resolved),
+        *(_standing(name) if name in standing else check() for name, check in expensive.items()),
         split_balance(resolved),
     ]
 
@@ -105,13 +118,8 @@ def few_shot_leakage(resolved: ResolvedDataset, prompts: Mapping[str, PromptConf
         for item in active
         if item.spec.split == "train"
     ]
-    contexts: dict[str, str] = {}
-    for prompt in prompts.values():
-        for number, example in enumerate(prompt.examples, start=1):
-            name = f"example {number} of prompt {prompt.name}"
-            shown.append(Item(name, example.question, example.answer))
-            contexts[name] = example.context
-    found = leaks(scored, shown, contexts)
+    examples, contexts = worked_examples(prompts.values())
+    found = leaks(scored, [*shown, *examples], contexts)
     return CheckOutcome(
         "few_shot_leakage",
         not found,
@@ -164,6 +172,23 @@ def questions_suite(resolved: ResolvedDataset) -> CheckOutcome:
         gxe.ExpectColumnValuesToBeInSet(column="stale_has_reason", value_set=[True]),
     ]
     return great_expectations_outcome("questions_suite", _frame(resolved), suite)
+
+
+def leakage_key(resolved: ResolvedDataset, prompts: Mapping[str, PromptConfig]) -> str:
+    """Hash of all that ``few_shot_leakage`` looks at: the questions and the worked examples of the prompts."""
+    examples = {
+        name: [example.model_dump(mode="json") for example in prompt.examples] for name, prompt in prompts.items()
+    }
+    return fingerprint([resolved.content_hash, examples])
+
+
+def _standing(name: str) -> CheckOutcome:
+    return CheckOutcome(
+        name,
+        True,
+        expected="passed on exactly these questions",
+        observed="nothing it looks at has changed; the evidence of the earlier run stands",
+    )
 
 
 def _frame(resolved: ResolvedDataset) -> "pd.DataFrame":

@@ -10,10 +10,11 @@ one must hold one of its |A| - ⌈t·|A|⌉ + 1 rarest words, so that nothing is
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from assets.evaluation.metrics.words import STOP_WORDS, stem, words
+from resources.config import PromptConfig
 
 NEARLY_EQUAL = 0.8
 #: Near-duplicates inside a dataset must also have the same answer; rephrasings with another answer are wanted.
@@ -59,6 +60,18 @@ def duplicates(items: Sequence[Item]) -> list[tuple[str, str]]:
         )
     }
     return [(items[left].name, items[right].name) for left, right in sorted(pairs)]
+
+
+def worked_examples(prompts: Iterable[PromptConfig]) -> tuple[list[Item], dict[str, str]]:
+    """The worked examples of prompts as ``shown`` items, and the passage of each by its name: arguments of ``leaks``."""
+    shown: list[Item] = []
+    contexts: dict[str, str] = {}
+    for prompt in prompts:
+        for number, example in enumerate(prompt.examples, start=1):
+            item = Item(f"example {number} of prompt {prompt.name}", example.question, example.answer)
+            shown.append(item)
+            contexts[item.name] = example.context
+    return shown, contexts
 
 
 def leaks(scored: Sequence[Item], shown: Sequence[Item], contexts: Mapping[str, str]) -> list[Leak]:

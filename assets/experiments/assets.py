@@ -96,6 +96,10 @@ def build_assets(config: ProjectConfig) -> list[dg.AssetsDefinition]:
                     experiment.champion.variant.name, [variant.name for variant in experiment.variants]
                 ),
                 checks.dataset_matches_snapshot(experiment.scope),
+                checks.prompts_leak_nothing(
+                    running.scored_questions(experiment),
+                    {variant.prompt.name: variant.prompt for variant in experiment.variants},
+                ),
             ]
             measurement = None
             if not blocked(outcomes):

@@ -9,14 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from assets.evaluation.dataset import Question
+from assets.evaluation.leakage import Item, leaks, worked_examples
 from assets.evaluation.metrics.base import METRICS
 from assets.experiments.trials import Plan, Scope, TrialOutcome, TrialWork
 from assets.outcomes import CheckOutcome
-from resources.config import ExperimentConfig
+from resources.config import ExperimentConfig, PromptConfig
 
 CHECKS: dict[str, str] = {
     "baseline_present": "The champion is among the variants, so that there is something to be better than.",
     "dataset_matches_snapshot": "Few questions had to be left out because a snapshot shows another text of their evidence.",
+    "prompts_leak_nothing": "No prompt shows the model a question that is scored or held back as a worked example.",
     "trials_complete": "Every variant has a trial on every question, and few of them failed.",
     "scores_defined": "Every metric has a finite value on every trial it applies to.",
     "retrieval_not_empty": "Retrieval found something for nearly every question.",
@@ -60,6 +62,29 @@ def dataset_matches_snapshot(scope: Scope) -> CheckOutcome:
             "dataset_version": scope.version,
             "remedy": "refresh the sources, then the indexes, then evaluation_dataset",
         },
+    )
+
+
+def prompts_leak_nothing(questions: Sequence[Question], prompts: Mapping[str, PromptConfig]) -> CheckOutcome:
+    """No worked example of a prompt gives a question away.
+
+    ``evaluation_dataset`` asks the same when its questions change; a prompt may be edited without that.
+
+    Args:
+        questions: those of the dev and test splits.
+        prompts: of the variants, by name.
+    """
+    shown, contexts = worked_examples(prompts.values())
+    found = leaks([Item(one.question_id, one.question, one.answer) for one in questions], shown, contexts)
+    return CheckOutcome(
+        "prompts_leak_nothing",
+        not found,
+        expected=f"none of {len(questions)} questions among the {len(shown)} worked examples of {len(prompts)} prompts",
+        observed=f"{len({leak.question_id for leak in found})} questions given away"
+        + (f", first {found[0].question_id} by {found[0].leaked_by}" if found else ""),
+        details={"leaks": [{"question": one.question_id, "by": one.leaked_by, "how": one.how} for one in found[:20]]}
+        if found
+        else {},
     )
 
 

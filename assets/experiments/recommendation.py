@@ -8,7 +8,7 @@ Does not belong here: making the leaderboard (leaderboard.py), and making anybod
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from assets.evaluation.metrics.base import METRICS
 from assets.experiments.leaderboard import GROUNDEDNESS, RECALL, SIMILARITY, TOKEN_F1, Leaderboard, Row
@@ -19,9 +19,6 @@ from assets.experiments.statistics import (
     questions_needed,
     sign_flip_p_values,
 )
-
-if TYPE_CHECKING:
-    pass
 
 CODE_VERSION = "1"
 Recommendation = dict[str, Any]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from psycopg.types.json import Jsonb
 
+from assets.evaluation.dataset import Question, read_dataset
 from assets.evaluation.metrics.base import METRICS
 from assets.experiments import leaderboard as boards
 from assets.experiments import recommendation as recommendations
@@ -136,6 +137,13 @@ def prepared(platform: Platform, name: str, run_id: str, lease: Lease) -> Iterat
     finally:
         with platform.database.connect() as connection:
             _pin(connection, pin, {})
+
+
+def scored_questions(experiment: Experiment) -> list[Question]:
+    """The active questions of the dev and test splits: those a prompt must not give away."""
+    with experiment.platform.database.connect() as connection:
+        dataset = read_dataset(connection, experiment.scope.dataset, experiment.scope.version)
+    return [*dataset.split("dev"), *dataset.split("test")]
 
 
 def measure(

@@ -151,6 +151,7 @@ def _forget(
         _remove_answers(connection, target, proof)
         _remove_index_rows(connection, target, proof)
         _remove_corpus(connection, target, proof)
+        _clean_evidence(connection, target, proof)
         for name, removed in clean_files(platform.artifacts, target).items():
             proof[f"file:{name}"] += removed
         crash_point("governance.files_cleaned")
@@ -459,6 +460,17 @@ def _adjust_counts(connection: Connection, target: _Target) -> None:
             "UPDATE index_snapshot SET counts = %s WHERE index_name = %s AND snapshot = %s",
             (Jsonb(counts), index, snapshot),
         )
+
+
+def _clean_evidence(connection: Connection, target: _Target, proof: Counter[str]) -> None:
+    """Evidence keeps what was expected and observed; tables of paths beside it go where they name an erased document."""
+    for source, path in sorted(target.keys):
+        proof["evidence"] += connection.execute(
+            """UPDATE evidence SET details = jsonb_build_object(
+                   'expected', details -> 'expected', 'observed', details -> 'observed')
+               WHERE kind = 'documents' AND subject = %s AND position(%s IN details::text) > 0""",
+            (source, json.dumps(path, ensure_ascii=False)[1:-1]),
+        ).rowcount
 
 
 def _remove_corpus(connection: Connection, target: _Target, proof: Counter[str]) -> None:

@@ -114,11 +114,11 @@ def examine(platform: Platform, stage: Stage, specification: Specification) -> l
         small = stage.strategy == "insert" and stage.counts["rows_added"] < SMALL_DELTA
         queries = min(policy.sample_size, FIRST_SAMPLE) if small else policy.sample_size
         neighbours = measure_neighbours(platform, connection, stage, specification, queries)
-        outcomes = neighbour_outcomes(neighbours, policy)
+        outcomes = neighbour_outcomes(neighbours, policy, stage.counts["chunks"])
         if queries < policy.sample_size and not all(outcome.passed for outcome in outcomes):
             # too few queries to condemn a snapshot: ask the whole sample
             neighbours = measure_neighbours(platform, connection, stage, specification, policy.sample_size)
-            outcomes = neighbour_outcomes(neighbours, policy)
+            outcomes = neighbour_outcomes(neighbours, policy, stage.counts["chunks"])
     return [parity, complete, *outcomes]
 
 
@@ -142,12 +142,18 @@ def completeness_outcome(completeness: Completeness) -> CheckOutcome:
     )
 
 
-def neighbour_outcomes(neighbours: Neighbours, policy: IndexPolicy) -> list[CheckOutcome]:
-    """Verdicts on recall and on self retrieval; a snapshot without chunks has nothing to find."""
+def neighbour_outcomes(neighbours: Neighbours, policy: IndexPolicy, chunks: int) -> list[CheckOutcome]:
+    """Verdicts on recall and on self retrieval.
+
+    Args:
+        chunks: what the snapshot claims to hold. Without any there is nothing to find; with some, having found none to
+            ask with is a failure.
+    """
     if neighbours.queries == 0:
+        words = "no chunk to search for" if chunks == 0 else f"none of the {chunks} chunks was there to search for"
         return [
-            CheckOutcome("recall_at_10", True, f"at least {policy.minimum_recall_at_10}", "no chunk to search for"),
-            CheckOutcome("self_retrieval", True, f"at least {policy.minimum_self_retrieval}", "no chunk to search for"),
+            CheckOutcome("recall_at_10", chunks == 0, f"at least {policy.minimum_recall_at_10}", words),
+            CheckOutcome("self_retrieval", chunks == 0, f"at least {policy.minimum_self_retrieval}", words),
         ]
     how = "exact search, so 1 by definition" if neighbours.exact else "HNSW against exact search"
     found = neighbours.found_itself / neighbours.queries

@@ -20,6 +20,7 @@ from resources.errors import GenaiopsError, TransientError
 from resources.faults import crash_point
 from resources.fingerprint import fingerprint
 from resources.platform import Platform
+from resources.postgres import describe_error
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,7 @@ def refresh_indexes(
         except (GenaiopsError, psycopg.Error) as error:
             # recorded with the index's name and raised by the asset once the other indexes had their turn
             transient = isinstance(error, TransientError | psycopg.OperationalError)
-            message = (
-                f"{type(error).__name__}: {error}" if isinstance(error, GenaiopsError) else _database_message(error)
-            )
+            message = f"{type(error).__name__}: {error}" if isinstance(error, GenaiopsError) else describe_error(error)
             item = IndexRefresh(index.name, None, None, [], None, message, transient)
         refresh.indexes.append(item)
     return refresh
@@ -162,8 +161,3 @@ def _evidence(platform: Platform, index: str, snapshot: int) -> dict[str, dict[s
             "SELECT evidence FROM index_snapshot WHERE index_name = %s AND snapshot = %s", (index, snapshot)
         ).fetchone()
         return row[0] if row else {}
-
-
-def _database_message(error: psycopg.Error) -> str:
-    """What the server said, without the values it quotes in its detail lines."""
-    return f"{type(error).__name__}: {error.diag.message_primary or 'connection lost'}"

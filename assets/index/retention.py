@@ -189,7 +189,10 @@ def _retain_caches(
 def _prune(platform: Platform, leases: list[Lease]) -> CacheRetention:
     """Delete from the caches, dependents first, what neither a live document nor a retained snapshot refers to."""
     configured = [specify(platform, name) for name in platform.config.indexes]
+    shown_by = [(name, source) for name in platform.config.indexes for source in platform.config.index_sources(name)]
     names = {
+        "indexes": [index for index, _ in shown_by],
+        "sources": [source for _, source in shown_by],
         "forever": FOREVER,
         "chunkers": [item.chunker for item in configured],
         "enrichments": [item.enrichment for item in configured],
@@ -199,8 +202,14 @@ def _prune(platform: Platform, leases: list[Lease]) -> CacheRetention:
         for lease in leases:
             lease.check(connection)
         versions = connection.execute(
+            # An index may still be brought to any revision newer than the one its head shows: those stay whole.
             """DELETE FROM document_version v WHERE v.rev_to < %(forever)s
-               AND NOT EXISTS (SELECT 1 FROM index_document d WHERE d.version_id = v.version_id)""",
+               AND NOT EXISTS (SELECT 1 FROM index_document d WHERE d.version_id = v.version_id)
+               AND NOT EXISTS (
+                   SELECT 1 FROM unnest(%(indexes)s::text[], %(sources)s::text[]) c (index_name, source)
+                   LEFT JOIN index_state i ON i.index_name = c.index_name
+                   LEFT JOIN index_snapshot s ON s.index_name = i.index_name AND s.snapshot = i.head
+                   WHERE c.source = v.source AND v.rev_to > coalesce((s.sources ->> v.source)::integer, 0) + 1)""",
             names,
         ).rowcount
         chunk_sets = connection.execute(

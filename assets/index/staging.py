@@ -337,7 +337,12 @@ def _stage_in_place(
         lease.check(connection)
         changed = _find_changes(connection, head.build_id, wanted)
         if not changed["documents"]:
-            return _nothing(head, index, source, head.sources, "no document of the index has changed")
+            # as after an erasure; the head shows the newer revision just as well, and must not be called stale
+            connection.execute(
+                "UPDATE index_snapshot SET sources = %s WHERE index_name = %s AND snapshot = %s",
+                (Jsonb(wanted), index, head.snapshot),
+            )
+            return _nothing(head, index, source, wanted, "no document of the index has changed")
         _find_wanted_rows(connection, ids)
         names = {"number": number, "forever": FOREVER, "build": head.build_id}
         kept = sql.SQL(

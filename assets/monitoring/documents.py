@@ -67,10 +67,11 @@ class Document:
 def choose_snapshots(
     connection: Connection, index: str, day: date, reference_days: int
 ) -> tuple[Snapshot | None, Snapshot | None, str]:
-    """The snapshot of the day's end, the one to compare it with, and why there is none.
+    """The snapshot served at the day's end, the one to compare it with, and why there is none.
 
-    The reference is the newest one published at least ``reference_days`` before the day's end, else the oldest one
-    that is retained. Current and reference are the same when nothing was published for that long.
+    The reference is what was served ``reference_days`` before the day's end, else the oldest snapshot that is
+    retained. Current and reference are the same when readers got nothing else for that long. While a rollback holds
+    them, later snapshots are not what they get.
     """
     end = day_bounds(day)[1]
     retained = [
@@ -84,12 +85,27 @@ def choose_snapshots(
     ]
     if not retained:
         return None, None, f"Index '{index}' had no published snapshot at the end of {day}."
-    current = retained[-1]
-    old = [snapshot for snapshot in retained if snapshot.published_at < end - timedelta(days=reference_days)]
-    reference = old[-1] if old else retained[0]
+    moves = connection.execute(
+        "SELECT moved_at, to_snapshot FROM serving_move WHERE index_name = %s AND moved_at < %s ORDER BY move_id DESC",
+        (index, end),
+    ).fetchall()
+    current = _served(retained, moves, end) or retained[-1]
+    reference = _served(retained, moves, end - timedelta(days=reference_days)) or retained[0]
     if reference == current and len(retained) == 1:
         return current, None, f"Index '{index}' has only {current.words()}; a comparison needs an earlier one."
     return current, reference, ""
+
+
+def _served(retained: Sequence[Snapshot], moves: Sequence[tuple[datetime, int]], moment: datetime) -> Snapshot | None:
+    """What readers got just before ``moment``; the newest published by then where that is no longer retained.
+
+    Args:
+        moves: when and to which snapshot readers were moved, newest first.
+    """
+    wanted = next((snapshot for moved_at, snapshot in moves if moved_at < moment), None)
+    exactly = [snapshot for snapshot in retained if snapshot.snapshot == wanted]
+    published = [snapshot for snapshot in retained if snapshot.published_at < moment]
+    return next(iter([*exactly, *published[-1:]]), None)
 
 
 def compare_documents(platform: Platform, index: str, day: date, permutations: int) -> Comparison:
@@ -114,7 +130,7 @@ def compare_documents(platform: Platform, index: str, day: date, permutations: i
         if current is None or reference is None:
             return said
         if current.snapshot == reference.snapshot:
-            words = f"Nothing was published since {current.words()}; the documents are the same."
+            words = f"Nothing else was served since {current.words()}; the documents are the same."
             return Comparison(subject, said.reference, said.current, inputs, reason=words, unchanged=True)
         before, after = (_documents(connection, snapshot) for snapshot in (reference, current))
         rng = np.random.default_rng(rng_seed(day.isoformat(), subject))

@@ -91,6 +91,8 @@ def test_unchanged_documents_and_questions_keep_version_and_data_version(platfor
     assert data_version(first) == data_version(second)
     assert versions(platform) == [1]
     assert metadata(second)["rows_written"] == 0
+    stands = [one.check_name for one in second.get_asset_check_evaluations() if "stands" in (one.description or "")]
+    assert sorted(stands) == ["duplicate_questions", "few_shot_leakage", "questions_suite"]
 
 
 def test_vanished_evidence_is_shown_with_question_and_reason(platform: Platform) -> None:

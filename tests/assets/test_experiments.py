@@ -55,6 +55,7 @@ def test_better_prompt_is_recommended_confirmed_and_reported(platform: Platform,
     assert evidence == [
         ("baseline_present", True),
         ("dataset_matches_snapshot", True),
+        ("prompts_leak_nothing", True),
         ("retrieval_not_empty", True),
         ("scores_defined", True),
         ("trials_complete", True),

@@ -119,7 +119,7 @@ def test_nothing_published_since_the_reference_means_nothing_moved(platform: Pla
     report(platform, "2026-03-15")
     details = rows(platform, "2026-03-15")["documents:main"]
     assert details["verdict"] == "none"
-    assert "Nothing was published since snapshot 2" in details["words"]
+    assert "Nothing else was served since snapshot 2" in details["words"]
 
 
 def test_more_pages_of_the_same_kind_change_the_volume_alone(platform: Platform, corpus: SeededCorpus) -> None:
@@ -204,6 +204,24 @@ def test_the_reference_is_the_newest_snapshot_old_enough(
     assert found[0] is not None
     assert found[1] is not None
     assert (found[0].snapshot, found[1].snapshot) == (current, reference)
+
+
+def test_while_a_rollback_holds_readers_the_report_is_about_what_they_get(
+    platform: Platform, corpus: SeededCorpus
+) -> None:
+    build = corpus.build("main")
+    for snapshot, published in ((1, "2026-02-01"), (2, "2026-02-10"), (3, "2026-02-19")):
+        corpus.publish("main", build, snapshot, published)
+    moves = [(0, 1, "2026-02-01"), (1, 2, "2026-02-10"), (2, 1, "2026-02-11")]  # snapshot 3 came while 1 was held
+    with platform.database.connect() as connection:
+        with connection.cursor() as cursor:
+            cursor.executemany(
+                """INSERT INTO serving_move (index_name, from_snapshot, to_snapshot, moved_by, reason, moved_at)
+                   VALUES ('main', %s, %s, 'ana', 'x', %s::timestamptz + interval '12 hours')""",
+                moves,
+            )
+        found = choose_snapshots(connection, "main", date(2026, 2, 20), 10)
+    assert [snapshot and snapshot.snapshot for snapshot in found[:2]] == [1, 2]
 
 
 def test_a_snapshot_whose_build_is_gone_is_no_reference(platform: Platform, corpus: SeededCorpus) -> None:

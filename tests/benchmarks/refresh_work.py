@@ -48,7 +48,7 @@ def refresh_once(platform: Platform, run_id: str) -> tuple[Seconds, dict[str, in
     assert not blocked(embedding_outcomes(embedded))
     lap("embeddings")
     item = refresh_index(platform, "main", "docs", run_id)
-    assert not item.failed
+    assert not item.failed, [(one.name, one.observed) for one in blocked(item.outcomes)]
     assert item.stage is not None
     lap("search_index")
     rows = item.stage.counts if item.stage.staged else {}

@@ -11,6 +11,7 @@ from assets.evaluation.checks import (
     duplicate_questions,
     evaluate_checks,
     few_shot_leakage,
+    leakage_key,
     questions_suite,
     split_balance,
     stale_share,
@@ -178,3 +179,16 @@ def test_no_overlapping_pair_is_missed() -> None:
 def test_question_of_function_words_still_has_words() -> None:
     assert content_words("Who was it?") == content_words("who WAS it")
     assert content_words("Who was it?")
+
+
+def test_standing_evidence_replaces_only_the_checks_it_is_about() -> None:
+    outcomes = evaluate_checks(dataset(), CONFIG, prompt(), standing={"questions_suite", "dataset_size"})
+    standing = [outcome.name for outcome in outcomes if "stands" in str(outcome.observed)]
+    assert [outcome.name for outcome in outcomes] == list(CHECKS)
+    assert standing == ["questions_suite"]
+
+
+def test_evidence_on_leakage_does_not_outlive_the_worked_examples() -> None:
+    example = FewShot(question="What about the brake?", context="The brake is so.", answer="yes")
+    assert leakage_key(dataset(), prompt()) == leakage_key(dataset(), prompt())
+    assert leakage_key(dataset(), prompt()) != leakage_key(dataset(), prompt(example))

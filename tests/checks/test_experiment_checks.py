@@ -44,6 +44,7 @@ def test_all_checks_pass_on_good_data() -> None:
     outcomes = [
         checks.baseline_present("a", ["a", "b"]),
         checks.dataset_matches_snapshot(_scope(2, 8)),
+        checks.prompts_leak_nothing([QUESTION], {"plain": variant().prompt}),
         checks.trials_complete(CONFIG, PLAN, {**OUTCOMES, "t0": BAD}, TrialWork()),
         checks.scores_defined(PLAN, VALUES),
         checks.retrieval_not_empty(PLAN),
@@ -152,3 +153,19 @@ def test_dataset_behind_the_index_spends_nothing_and_leaves_no_result(platform: 
     with platform.database.connect() as connection:
         assert connection.execute("SELECT count(*) FROM generation").fetchone() == (0,)
         assert connection.execute("SELECT count(*) FROM snapshot_pin").fetchone() == (0,)
+
+
+def test_prompt_that_gives_a_held_back_question_away_spends_nothing_and_leaves_no_result(
+    platform: Platform, make_platform: Callable[..., Platform]
+) -> None:
+    """The dataset was built before the prompt was edited, so its own check has nothing to say."""
+    ask = {"question": "How many kilograms does a pulley weigh?", "context": "", "answer": "25 kilograms"}
+    content = files()
+    edited = make_platform(
+        **{**content, "prompts/guarded.yaml": {**content["prompts/guarded.yaml"], "examples": [ask]}}
+    )
+    success, failed, results = _run(edited)
+    assert (success, results) == (False, 0)
+    assert "prompts_leak_nothing" in failed
+    with platform.database.connect() as connection:
+        assert connection.execute("SELECT count(*) FROM generation").fetchone() == (0,)

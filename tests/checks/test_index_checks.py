@@ -153,16 +153,28 @@ def test_verdict(outcome: CheckOutcome, passed: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("neighbours", "failed"),
+    ("neighbours", "chunks", "failed"),
     [
-        (Neighbours(100, 0.95, 95, False), []),
-        (Neighbours(100, 0.949, 95, False), ["recall_at_10"]),
-        (Neighbours(100, 1.0, 94, True), ["self_retrieval"]),
-        (Neighbours(0, 1.0, 0, True), []),
+        (Neighbours(100, 0.95, 95, False), 200, []),
+        (Neighbours(100, 0.949, 95, False), 200, ["recall_at_10"]),
+        (Neighbours(100, 1.0, 94, True), 200, ["self_retrieval"]),
+        (Neighbours(0, 1.0, 0, True), 0, []),
+        (Neighbours(0, 1.0, 0, True), 200, ["recall_at_10", "self_retrieval"]),
     ],
 )
-def test_thresholds_are_those_of_the_policy(neighbours: Neighbours, failed: list[str]) -> None:
-    assert [o.name for o in neighbour_outcomes(neighbours, IndexPolicy()) if not o.passed] == failed
+def test_thresholds_are_those_of_the_policy(neighbours: Neighbours, chunks: int, failed: list[str]) -> None:
+    assert [o.name for o in neighbour_outcomes(neighbours, IndexPolicy(), chunks) if not o.passed] == failed
+
+
+def test_index_whose_rows_are_gone_is_not_published(make_platform: Make) -> None:
+    """A deletion alone asks the counts of no other document, and finds no chunk to search with."""
+    platform = make_platform()
+    refresh(platform, "docs", TEXTS)
+    with platform.database.connect() as connection:
+        connection.execute("DELETE FROM chunks_1")
+    item = refresh(platform, "docs", dict(list(TEXTS.items())[1:]))
+    assert item.publication is None
+    assert {o.name for o in item.outcomes if not o.passed} >= {"recall_at_10", "self_retrieval"}
 
 
 def test_freshness_warns_while_a_rollback_keeps_readers_behind(make_platform: Make) -> None:

@@ -6,21 +6,25 @@ good stand last. ``demo`` runs in processes of its own, because that is what `ma
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
 import click
 import psycopg
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from psycopg import sql
 
 from pipelines.cli import main
+from resources.postgres import stop_embedded
 from tests.conftest import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -124,7 +128,7 @@ class Shell:
         return " ".join(result.output.split())
 
     def process(self, *arguments: str) -> tuple[int, str]:
-        """Run a command in a process of its own."""
+        """Run a command in a process of its own; its exit code and its words, however they were wrapped."""
         done = subprocess.run(
             [sys.executable, "-m", "pipelines.cli", *arguments],
             cwd=ROOT,
@@ -134,19 +138,19 @@ class Shell:
             text=True,
             timeout=300,
         )
-        return done.returncode, done.stdout
+        return done.returncode, " ".join(done.stdout.split())
 
-    def rows(self, query: str) -> list[tuple[Any, ...]]:
+    def rows(self, query: LiteralString, *parameters: object) -> list[tuple[Any, ...]]:
         with psycopg.connect(self.environment["GENAIOPS_DATABASE_URL"]) as connection:
             connection.execute("SET search_path = genaiops, public")
-            return connection.execute(query).fetchall()  # pyright: ignore[reportArgumentType]
+            return connection.execute(query, parameters).fetchall()
 
 
 def open_shell(server_url: str, root: Path) -> Iterator[Shell]:
     """A project with a database of its own, dropped afterwards."""
     name = f"cli_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(server_url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE template_genaiops")
+        connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template_genaiops").format(sql.Identifier(name)))
     environment = {
         "GENAIOPS_DATA_DIR": str(write_project(root)),
         "GENAIOPS_STATE_DIR": str(root / "state"),
@@ -154,7 +158,7 @@ def open_shell(server_url: str, root: Path) -> Iterator[Shell]:
     }
     yield Shell(root, environment)
     with psycopg.connect(server_url, autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 @pytest.fixture(scope="module")
@@ -285,8 +289,6 @@ def test_validate_counts_what_is_configured(shell: Shell) -> None:
 def test_validate_names_file_key_and_the_nearest_allowed(
     shell: Shell, tmp_path: Path, file: str, content: Any, words: tuple[str, ...]
 ) -> None:
-    import shutil
-
     broken = tmp_path / "data"
     shutil.copytree(shell.environment["GENAIOPS_DATA_DIR"], broken)
     (broken / file).write_text(content if isinstance(content, str) else yaml.safe_dump(content), encoding="utf-8")
@@ -311,10 +313,11 @@ def test_ask_json_holds_what_an_auditor_needs(shell: Shell) -> None:
     assert "750 Wh" in reply["answer"]
     citation = reply["citations"][0]
     text = shell.rows(
-        f"SELECT text FROM document_text JOIN document_version USING (text_hash) WHERE version_id = {citation['version_id']}"
+        "SELECT text FROM document_text JOIN document_version USING (text_hash) WHERE version_id = %s",
+        citation["version_id"],
     )
     assert "750 Wh" in text[0][0][citation["start"] : citation["end"]]
-    logged = shell.rows(f"SELECT question FROM interaction WHERE interaction_id = '{reply['interaction']}'")
+    logged = shell.rows("SELECT question FROM interaction WHERE interaction_id = %s", reply["interaction"])
     assert logged == [("How much energy does the battery hold?",)]
 
 
@@ -444,14 +447,14 @@ def test_forget_erases_a_sentence_for_good(shell: Shell) -> None:
 
 def everything(shell: Shell) -> str:
     """All rows of all tables of both schemas, as text, and all files of the state directory."""
-    text = []
+    text: list[str] = []
     with psycopg.connect(shell.environment["GENAIOPS_DATABASE_URL"]) as connection:
         tables = connection.execute(
-            "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname IN ('genaiops', 'dagster')"
+            "SELECT schemaname, tablename FROM pg_tables WHERE schemaname IN ('genaiops', 'dagster')"
         ).fetchall()
-        for (table,) in tables:
-            for (row,) in connection.execute(f"SELECT t::text FROM {table} t"):  # pyright: ignore[reportArgumentType]
-                text.append(row)
+        for table in tables:
+            query = sql.SQL("SELECT t::text FROM {} t").format(sql.Identifier(*table))
+            text += [row for (row,) in connection.execute(query)]
     for path in (shell.root / "state").rglob("*"):
         if path.is_file():
             text.append(path.read_bytes().decode("utf-8", "replace"))
@@ -476,36 +479,61 @@ def test_a_second_demo_has_nothing_to_do(empty: Shell) -> None:
     assert code == 0, output
     assert "Source docs: 6 documents, 1 quarantined (revision 1)" in output
     assert "Recommendation:" in output
-    assert "Work done: 6 documents parsed" in output
+    assert "Work done: 7 documents parsed" in output
+    assert "Open the UI: genaiops dev, then" in output, "it names a project, but this is none"
     code, output = empty.process("demo")
     assert code == 0, output
     assert "Nothing had changed:" in output
     assert "Work done" not in output
 
 
+@pytest.fixture
+def embedded(tmp_path: Path) -> Iterator[Shell]:
+    """A project without a configured database: each state directory gets a server of its own."""
+    # not below pytest's folders: as root the server runs under a user of its own, which must get there
+    state = Path(tempfile.mkdtemp(prefix="genaiops-cli-"))
+    environment = {"GENAIOPS_DATA_DIR": str(write_project(tmp_path)), "GENAIOPS_STATE_DIR": str(state)}
+    try:
+        yield Shell(tmp_path, environment)
+    finally:
+        for server in state.rglob("postmaster.pid"):
+            stop_embedded(server.parent)
+        shutil.rmtree(state, ignore_errors=True)
+
+
 @pytest.mark.slow
-def test_demo_of_ones_own_folder_makes_a_project(empty: Shell) -> None:
-    folder = empty.root / "My Manuals"
+def test_demo_of_ones_own_folder_makes_a_project(embedded: Shell) -> None:
+    folder = embedded.root / "My Manuals"
     folder.mkdir()
     for name, text in PAGES.items():
         (folder / name).write_text(text, encoding="utf-8")
     for number in range(6):  # enough headings for a smoke set
-        part = f"# Part {number}\n\n" + "".join(
-            f"## Adjusting the {name} of part {number}\n\nTurn the {name} of part {number} by {size} degrees to the left.\n\n"
+        sections = "".join(
+            f"## Adjusting the {name} of part {number}\n\nTurn the {name} of part {number} by {size} degrees.\n\n"
             for size, name in enumerate(("saddle", "handlebar", "pedal", "spoke"), start=10)
         )
-        (folder / f"part-{number}.md").write_text(part, encoding="utf-8")
-    code, output = empty.process("demo", "--source", str(folder))
+        (folder / f"part-{number}.md").write_text(f"# Part {number}\n\n{sections}", encoding="utf-8")
+    code, output = embedded.process("demo", "--source", str(folder))
     assert code == 0, output
     assert "questions were made from headings" in output
     assert "Recommendation:" in output
     assert "genaiops --project my-manuals dev" in output
-    data = empty.root / "state" / "projects" / "my-manuals" / "data"
-    assert yaml.safe_load((data / "sources.yaml").read_text())["sources"] == [
-        {"name": "my-manuals", "path": str(folder)}
-    ]
-    assert "my-manuals: revision 1, 13 documents" in empty.ok("--project", "my-manuals", "status")
-    assert json.loads(
-        empty.ok("--project", "my-manuals", "ask", "By how much is the spoke of part 3 turned?", "--json")
-    )["index"]
-    assert "nothing loaded yet" in empty.ok("status"), "the project's documents are in the other project"
+
+    state = Path(embedded.environment["GENAIOPS_STATE_DIR"])
+    project = state / "projects" / "my-manuals"
+    sources = yaml.safe_load((project / "data" / "sources.yaml").read_text(encoding="utf-8"))["sources"]
+    assert sources == [{"name": "my-manuals", "path": str(folder)}]
+    code, output = embedded.process("--project", "my-manuals", "status")
+    assert code == 0, output
+    assert "my-manuals: revision 1, 13 documents" in output
+    code, output = embedded.process("--project", "my-manuals", "ask", "By how much is the spoke of part 3 turned?")
+    assert code == 0, output
+    assert "13 degrees" in output
+    assert "[1] my-manuals/part-3.md [" in output
+    code, output = embedded.process("status")
+    assert code == 0, output
+    assert "nothing loaded yet" in output, "the project's documents are in the sample's database"
+    server = project / "state" / "postgres"
+    assert embedded.process("--project", "my-manuals", "stop") == (0, f"PostgreSQL in {server} is stopped.")
+    assert not (server / "postmaster.pid").exists()
+    assert (state / "postgres" / "postmaster.pid").exists(), "it stopped another project's server"

@@ -10,6 +10,7 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from assets.governance.erasure import find_traces, forget
+from assets.outcomes import CheckOutcome, record_evidence
 from resources.errors import ConfigError, LeaseHeldError, PermanentError
 from resources.parquet_io import read_table, write_table
 from resources.platform import Platform
@@ -283,3 +284,17 @@ def test_a_failure_on_the_way_leaves_the_tables_untouched(
         forget(corpus.platform, document="docs/birds.md", by="ada")
     assert count(corpus.platform, "document") == 2
     assert count(corpus.platform, "forgotten") == 0
+
+
+def test_evidence_of_a_check_no_longer_names_the_document(corpus: SeededCorpus) -> None:
+    outcome = CheckOutcome(
+        "duplicate_content", True, "few", "1 of 20", details={"equal": [{"paths": "a.md, birds.md"}]}
+    )
+    with corpus.platform.database.connect() as connection:
+        record_evidence(connection, "documents", "docs", "f", [outcome], "run")
+    erasure = forget(corpus.platform, document="docs/birds.md", by="ada")
+    assert erasure.proof["evidence"] == 1
+    assert find_traces(corpus.platform, "birds.md").keys() == {"forgotten.path", "erasure.selector"}
+    with corpus.platform.database.connect() as connection:
+        row = connection.execute("SELECT passed, details FROM evidence WHERE kind = 'documents'").fetchone()
+    assert row == (True, {"expected": "few", "observed": "1 of 20"})

@@ -297,6 +297,19 @@ def test_fingerprints_cover_what_changes_a_result_and_nothing_else() -> None:
     assert len({chat(), chat(model="x"), chat(parameters={"seed": 1}), chat(parameters={"seed": 2})}) == 4
 
 
+def test_one_model_name_at_two_servers_is_two_models() -> None:
+    environment = {"OPENAI_API_KEY": "k", "OTHER_URL": "http://127.0.0.1:9/v1"}
+    providers = config().model_dump()["providers"]
+    providers["other"] = {"kind": "openai", "base_url_env": "OTHER_URL"}
+    settings = config().model_dump() | {"providers": providers}
+    for kind, name in (("embedding", "e"), ("chat", "c")):
+        here = next(item for item in settings[kind] if item["name"] == name)
+        settings[kind].append({**here, "name": "there", "provider": "other"})
+    models = Models(ModelsFile.model_validate(settings), environment=environment)
+    assert models.embedder("e").fingerprint != models.embedder("there").fingerprint
+    assert models.chat("c").fingerprint != models.chat("there").fingerprint
+
+
 def test_models_are_built_once_per_name() -> None:
     m = Models(config())
     assert m.embedder("lexical") is m.embedder("lexical")

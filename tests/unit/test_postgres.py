@@ -26,6 +26,19 @@ def test_late_write_of_an_orphan_is_refused(database: Database) -> None:
                 orphan.check(connection)
 
 
+def test_run_that_has_the_lock_but_has_not_signed_yet_is_not_cut_off(database: Database) -> None:
+    with database.lease("index:main", "dead-run"):
+        pass
+    with database.dedicated() as starting:
+        starting.execute("SELECT pg_advisory_lock(726341, hashtext('index:main'))")
+        with (
+            pytest.raises(LeaseHeldError),
+            database.lease("index:main", "new-run", wait_seconds=0.3, holder_is_dead=lambda holder: True),
+        ):
+            pass
+        assert starting.execute("SELECT 1").fetchone() == (1,)
+
+
 def test_tokens_grow(database: Database) -> None:
     with database.lease("source:docs", "a") as first:
         pass

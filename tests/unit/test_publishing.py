@@ -517,6 +517,32 @@ def test_build_without_snapshots_is_dropped_and_caches_are_pruned(make_platform:
     assert refresh(changed, "docs", corpus("apple")).publication is None
 
 
+def test_retention_keeps_every_document_of_a_revision_the_index_may_still_be_brought_to(make_platform: Make) -> None:
+    platform = make_platform(**{"policies/index.yaml": {"keep_snapshots": 1, "keep_days": 0}})
+    pear = article("pear")
+    refresh(platform, "docs", {"apple.md": article("apple"), "pear.md": pear})
+    prepare(platform, "docs", {"apple.md": article("cherry"), "pear.md": pear})  # its index run failed
+    commit(platform, "docs", {"apple.md": article("plum"), "pear.md": pear})  # and this was not embedded yet
+    assert apply_retention(platform).caches.document_versions == 0
+    item = refresh_index(platform, "main", "docs", "test")
+    assert item.stage is not None
+    assert (item.stage.sources, item.stage.counts["documents"]) == ({"docs": 2}, 2)
+
+
+def test_revision_without_any_changed_document_does_not_make_the_index_stale(make_platform: Make) -> None:
+    """As after an erasure: the documents left the index before the source noticed."""
+    platform = make_platform()
+    refresh(platform, "docs", corpus("apple"))
+    with platform.database.connect() as connection:
+        connection.execute(
+            "INSERT INTO source_revision VALUES ('docs', 2, 'test', now() - interval '9 days', '{}', 'v')"
+        )
+    item = refresh_index(platform, "main", "docs", "test")
+    assert item.publication is None
+    assert [o.name for o in item.outcomes if not o.passed] == []
+    assert searcher(platform).snapshots("main")[0].sources == {"docs": 2}
+
+
 def test_retention_leaves_an_index_that_is_being_written(make_platform: Make) -> None:
     platform = make_platform()
     refresh(platform, "docs", corpus("apple"))

@@ -61,7 +61,7 @@ def test_a_warning_is_shown_and_fails_nothing(standins: Lifecycle, instance: dg.
     standins.warning.add("search_index/docs")
     result = run(standins.plain, instance, DOCS)
     assert result.success
-    assert [line.split(":")[0] for line in result.failures] == ["check search_index/hint"]
+    assert [line.split(":")[0] for line in result.failures] == ["warning search_index/hint"]
 
 
 def test_an_exception_is_returned_as_a_line_naming_step_and_cause(

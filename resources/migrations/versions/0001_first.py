@@ -12,6 +12,7 @@ CREATE TABLE lease (
     resource     text PRIMARY KEY,              -- 'source:NAME' or 'index:NAME'
     token        bigint NOT NULL,               -- grows with every acquisition; a write with an older one is refused
     holder       text NOT NULL,                 -- Dagster run id, or 'cli:PID'
+    session      integer NOT NULL,              -- server process of the holder's session, which a takeover ends
     acquired_at  timestamptz NOT NULL DEFAULT now()
 );
 
@@ -74,6 +75,7 @@ CREATE TABLE document_version (
 CREATE UNIQUE INDEX document_version_live_path ON document_version (source, path) WHERE rev_to = 2147483647;
 CREATE UNIQUE INDEX document_version_live_document ON document_version (document_id) WHERE rev_to = 2147483647;
 CREATE INDEX document_version_document ON document_version (document_id);
+CREATE INDEX document_version_revision ON document_version (source, rev_to, rev_from);
 CREATE INDEX document_version_text ON document_version (text_hash);
 CREATE TABLE quarantine (                       -- what was listed but may not enter, with the reason and a way back
     source        text NOT NULL,
