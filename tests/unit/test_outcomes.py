@@ -1,5 +1,7 @@
 """Great Expectations as one check: expected against observed, no raw values, nothing left behind."""
 
+# pyright: reportPrivateImportUsage=false
+
 import tempfile
 from pathlib import Path
 
