@@ -249,8 +249,9 @@ class Database:
                 row = connection.execute(
                     "SELECT holder, session FROM lease WHERE resource = %s", (resource,)
                 ).fetchone()
-                dead = row is not None and (row[0] == holder or holder_is_dead(row[0]))
-                cut_off = dead and _cut_off(connection, resource, row[1])
+                cut_off = False
+                if row and (row[0] == holder or holder_is_dead(row[0])):
+                    cut_off = _cut_off(connection, resource, row[1])
                 if not cut_off and time.monotonic() > deadline:
                     raise LeaseHeldError(
                         f"{resource} is being written by run {row[0] if row else '(starting)'}; waited {wait_seconds:.0f} s. "
