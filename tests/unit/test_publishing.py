@@ -19,6 +19,7 @@ from assets.index.retention import apply_retention
 from assets.index.specification import specify
 from assets.index.staging import stage
 from assets.outcomes import record_evidence
+from pipelines.standing_checks import damaged_documents
 from resources.errors import LeaseHeldError, PermanentError, SnapshotNotFoundError, StaleLeaseError
 from resources.platform import Platform
 from tests.index_world import (
@@ -593,3 +594,17 @@ def test_damage_is_found_and_the_next_refresh_repairs_it(make_platform: Make, da
     assert (visible_rows(platform, "main"), answers(platform)) == before
     assert audit(platform, "main") == []
     assert refresh_index(platform, "main", "docs", "again").publication is None
+
+
+def test_an_index_that_lost_its_list_of_documents_is_damaged_until_the_next_refresh(make_platform: Make) -> None:
+    platform = make_platform()
+    refresh(platform, "docs", corpus("apple", "pear"))
+    before = answers(platform)
+    with platform.database.connect() as connection:
+        connection.execute("DELETE FROM index_document")
+    audit(platform, "main")
+    found = [(row["index"], row["source"], row["documents"]) for row in damaged_documents(platform)]
+    assert found == [("main", "docs", 0)]
+    refresh(platform, "docs", corpus("apple", "pear"))
+    assert damaged_documents(platform) == []
+    assert answers(platform) == before
