@@ -264,4 +264,5 @@ def _vectors(connection: Connection, snapshot: Snapshot, documents: Sequence[Doc
     if not rows:
         return np.zeros((0, 1), dtype=np.float32)
     vectors = np.stack([row[1].to_numpy() for row in rows]).astype(np.float32)
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    lengths = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12).astype(np.float32)
+    return vectors / lengths
