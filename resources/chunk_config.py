@@ -9,8 +9,8 @@ from importlib.metadata import version
 
 from psycopg.types.json import Jsonb
 
-from resources.config import ChunkerConfig, EnrichmentConfig
 from resources.fingerprint import fingerprint
+from resources.index_config import ChunkerConfig, EnrichmentConfig
 from resources.postgres import Connection
 
 #: Raised by hand when assets/chunks/chunkers.py, or the heading scan it uses, would cut or label a text differently.

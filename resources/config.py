@@ -10,117 +10,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
+from resources.config_base import Name, SearchMode, Strict, unique_names
 from resources.errors import ConfigError
-from resources.fingerprint import fingerprint
-
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
-SearchMode = Literal["vector", "full_text", "hybrid"]
-
-
-class Strict(BaseModel):
-    """Base of all configuration models: immutable, unknown keys refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    def fingerprint(self) -> str:
-        """Hash of every field of this configuration."""
-        return fingerprint(self.model_dump(mode="json"))
-
-
-# --- sources.yaml -----------------------------------------------------------------------------------
-
-
-class FolderSource(Strict):
-    """A local folder of documents."""
-
-    kind: Literal["folder"] = "folder"
-    name: Name
-    path: str = Field(description="Folder, relative to the data directory or absolute.")
-    include: list[str] = Field(default=["**/*"], min_length=1, description="Glob patterns, relative to the folder.")
-    exclude: list[str] = Field(default=[], description="Glob patterns that win over include.")
-    licence: str | None = Field(default=None, description="Licence of documents that do not state their own.")
-    owner: str | None = Field(default=None, description="Who is asked when a document is wrong.")
-    language: str | None = Field(default=None, description="Language code where detection is not wanted.")
-    follow_symlinks: bool = False
-
-    def fingerprint(self) -> str:
-        """Hash of the fields that can change a document; owner and description cannot."""
-        return fingerprint(self.model_dump(mode="json", exclude={"owner"}))
-
-
-SourceConfig = FolderSource
-
-
-class SourcesFile(Strict):
-    """``sources.yaml``."""
-
-    sources: list[SourceConfig] = Field(min_length=1)
-
-    @field_validator("sources")
-    @classmethod
-    def _unique(cls, value: list[SourceConfig]) -> list[SourceConfig]:
-        return _unique_names(value, "source")
-
-
-# --- indexes/*.yaml ---------------------------------------------------------------------------------
-
-
-class ChunkerConfig(Strict):
-    """How a document text is cut into chunks; every chunk is an exact character range."""
-
-    kind: Literal["recursive", "markdown"] = "markdown"
-    unit: Literal["characters", "tokens"] = "tokens"
-    size: int = Field(default=200, ge=16, le=8192, description="Largest chunk, in units.")
-    overlap: int = Field(default=0, ge=0, description="Overlap of neighbours, in units.")
-
-    @model_validator(mode="after")
-    def _overlap_below_size(self) -> "ChunkerConfig":
-        if self.overlap >= self.size:
-            raise ValueError(f"overlap {self.overlap} must be smaller than size {self.size}")
-        return self
-
-
-class EnrichmentConfig(Strict):
-    """What is added to a chunk before it is embedded; the original chunk is what is returned and cited."""
-
-    context: Literal["none", "headings"] = Field(
-        default="headings", description="Prefix the heading path of the chunk."
-    )
-
-
-class HnswConfig(Strict):
-    """Parameters of the HNSW graph and of searching it."""
-
-    m: int = Field(default=16, ge=2, le=100)
-    ef_construction: int = Field(default=64, ge=4, le=1000)
-    ef_search: int = Field(default=80, ge=1, le=1000)
-    exact_below: int = Field(
-        default=10_000, ge=0, description="Below this many rows search is exact: as fast, and recall is 1."
-    )
-
-    @model_validator(mode="after")
-    def _construction(self) -> "HnswConfig":
-        if self.ef_construction < 2 * self.m:
-            raise ValueError(f"ef_construction {self.ef_construction} must be at least 2 * m = {2 * self.m}")
-        return self
-
-
-class IndexConfig(Strict):
-    """One search index: {sources, chunker, enrichment, embedder, distance, HNSW}."""
-
-    name: Name
-    description: str = ""
-    sources: list[Name] | Literal["all"] = "all"
-    chunker: ChunkerConfig = ChunkerConfig()
-    enrichment: EnrichmentConfig = EnrichmentConfig()
-    embedder: Name = Field(description="Name of an embedding model in models.yaml.")
-    vector_type: Literal["vector", "halfvec"] = "halfvec"
-    distance: Literal["cosine"] = "cosine"
-    text_search: str = Field(default="english", description="PostgreSQL text search configuration.")
-    hnsw: HnswConfig = HnswConfig()
-
+from resources.index_config import IndexConfig
+from resources.policy_config import Policies
+from resources.source_config import SourceConfig, SourcesFile
 
 # --- models.yaml ------------------------------------------------------------------------------------
 
@@ -186,7 +82,7 @@ class ModelsFile(Strict):
     @field_validator("embedding", "chat")
     @classmethod
     def _unique(cls, value: list[Any]) -> list[Any]:
-        return _unique_names(value, "model")
+        return unique_names(value, "model")
 
 
 # --- prompts/*.yaml ---------------------------------------------------------------------------------
@@ -212,7 +108,7 @@ class PromptConfig(Strict):
     system: str = Field(min_length=1)
     user: str = Field(min_length=1)
     refusal: str = "The documents do not say."
-    examples: list[FewShot] = []
+    examples: list[FewShot] = Field(default=[])
 
     @field_validator("user")
     @classmethod
@@ -285,60 +181,6 @@ class ExperimentConfig(Strict):
             if value not in allowed:
                 raise ValueError(f"baseline.{axis} is {value!r}, which is not in grid.{axis} {allowed}")
         return self
-
-
-# --- policies/*.yaml --------------------------------------------------------------------------------
-
-
-class CorpusPolicy(Strict):
-    """``policies/corpus.yaml``: what may enter, and what blocks a refresh."""
-
-    maximum_bytes: int = Field(default=50_000_000, ge=1)
-    minimum_characters: int = Field(default=1, ge=0)
-    allowed_licences: list[str] | Literal["any"] = "any"
-    maximum_document_drop: float = Field(default=0.3, ge=0, le=1, description="Larger drop blocks the refresh.")
-    maximum_quarantine_share: float = Field(default=0.2, ge=0, le=1)
-
-
-class IndexPolicy(Strict):
-    """``policies/index.yaml``: the gates before a snapshot and how long snapshots live."""
-
-    minimum_recall_at_10: float = Field(default=0.95, ge=0, le=1)
-    minimum_self_retrieval: float = Field(default=0.95, ge=0, le=1)
-    sample_size: int = Field(default=100, ge=1)
-    keep_snapshots: int = Field(default=10, ge=1)
-    keep_days: int = Field(default=30, ge=0)
-    rebuild_share: float = Field(default=0.3, ge=0, le=1, description="A larger delta is loaded as a new build.")
-    compact_dead_share: float = Field(default=0.5, ge=0, le=1)
-    freshness_hours: int = Field(default=36, ge=1)
-
-
-class DriftPolicy(Strict):
-    """``policies/drift.yaml``: reference, tests and verdict."""
-
-    reference_days: int = Field(default=7, ge=1, description="Compare with the newest snapshot at least this old.")
-    psi_warn: float = Field(default=0.1, gt=0)
-    psi_alert: float = Field(default=0.25, gt=0)
-    alpha: float = Field(default=0.05, gt=0, lt=1)
-    permutations: int = Field(default=500, ge=99)
-    sample_size: int = Field(default=1000, ge=20)
-    minimum_questions: int = Field(default=30, ge=2)
-
-
-class RetentionPolicy(Strict):
-    """``policies/retention.yaml``: how long operational records live."""
-
-    interaction_days: int = Field(default=365, ge=1)
-    run_days: int = Field(default=90, ge=1, description="Dagster runs and their events.")
-
-
-class Policies(Strict):
-    """All files under ``policies/``; a missing file means the defaults."""
-
-    corpus: CorpusPolicy = CorpusPolicy()
-    index: IndexPolicy = IndexPolicy()
-    drift: DriftPolicy = DriftPolicy()
-    retention: RetentionPolicy = RetentionPolicy()
 
 
 # --- the whole ----------------------------------------------------------------------------------------
@@ -464,14 +306,6 @@ def _reference(path: Path, key: str, value: str, allowed: Iterable[str], what: s
 def _nearest(value: str, names: Iterable[str]) -> str:
     close = difflib.get_close_matches(value, list(names), n=1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else ""
-
-
-def _unique_names(items: list[Any], what: str) -> list[Any]:
-    names = [item.name for item in items]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"{what} names must be unique; twice: {', '.join(twice)}")
-    return items
 
 
 def _read_folder(model: Any, folder: Path) -> list[tuple[Path, Any]]:

@@ -18,9 +18,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from resources.config import FolderSource, ProjectConfig, SourceConfig
+from resources.config import ProjectConfig
 from resources.errors import ConfigError, GenaiopsError, TransientError
 from resources.fingerprint import fingerprint
+from resources.source_config import FolderSource, SourceConfig
 
 
 class DocumentVanishedError(GenaiopsError):

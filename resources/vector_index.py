@@ -20,7 +20,8 @@ import psycopg
 from psycopg import sql
 
 from resources.chunk_config import chunker_fingerprint, enrichment_fingerprint
-from resources.config import EmbeddingModel, ProjectConfig, Provider, SearchMode
+from resources.config import EmbeddingModel, ProjectConfig, Provider
+from resources.config_base import SearchMode
 from resources.errors import PermanentError, SnapshotNotFoundError
 from resources.fingerprint import fingerprint
 from resources.postgres import Connection, Database

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from assets.corpus.headings import Outline, paths_at, scan
-from resources.config import ChunkerConfig
 from resources.fingerprint import text_hash
+from resources.index_config import ChunkerConfig
 
 #: A token is a run of up to 16 letters or digits, or one other character that is no white space; characters of
 #: scripts written without spaces (Chinese, Japanese, Korean, Thai) are tokens of their own. Deterministic, offline and

@@ -14,9 +14,9 @@ from assets.chunks.chunkers import Chunk, chunk_text, length_in
 from assets.chunks.enrichment import embedding_input
 from assets.corpus.documents import last_revision
 from resources.chunk_config import chunker_fingerprint, chunker_id, enrichment_fingerprint, enrichment_id
-from resources.config import ChunkerConfig, EnrichmentConfig, IndexConfig
 from resources.faults import crash_point
 from resources.fingerprint import fingerprint, text_hash
+from resources.index_config import ChunkerConfig, EnrichmentConfig, IndexConfig
 from resources.platform import Platform
 from resources.postgres import Connection
 

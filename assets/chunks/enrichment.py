@@ -6,7 +6,7 @@ Does not belong here: the chunk that is returned and cited, which is always the 
 
 from collections.abc import Sequence
 
-from resources.config import EnrichmentConfig
+from resources.index_config import EnrichmentConfig
 
 
 def embedding_input(heading_path: Sequence[str], text: str, config: EnrichmentConfig) -> str:

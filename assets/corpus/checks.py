@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from assets.corpus.quarantine import EXPECTED, Quarantined
 from assets.corpus.refresh import RefreshPlan
 from assets.outcomes import CheckOutcome, great_expectations_outcome
-from resources.config import CorpusPolicy
+from resources.policy_config import CorpusPolicy
 
 if TYPE_CHECKING:
     import pandas as pd

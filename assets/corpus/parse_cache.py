@@ -12,11 +12,11 @@ import psycopg
 
 from assets.corpus.failures import ParseFailure
 from assets.corpus.parsing import Format, ParsedDocument, parse
-from resources.config import SourceConfig
 from resources.faults import crash_point
 from resources.fingerprint import canonical_json, text_hash
 from resources.platform import Platform
 from resources.postgres import Connection, Lease
+from resources.source_config import SourceConfig
 
 #: Content hash and parser fingerprint.
 Key = tuple[bytes, str]

@@ -22,8 +22,8 @@ from assets.corpus.failures import ParseFailure
 from assets.corpus.headings import Heading, scan
 from assets.corpus.html import reduce_html
 from assets.corpus.text import decode, detect_language, language_code, normalise
-from resources.config import SourceConfig
 from resources.fingerprint import fingerprint
+from resources.source_config import SourceConfig
 
 #: Raised by hand when this module, or one it uses, would make something else of the same bytes.
 CODE_VERSION = "1"

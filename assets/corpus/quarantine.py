@@ -9,8 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from resources.config import CorpusPolicy
 from resources.errors import PermanentError
+from resources.policy_config import CorpusPolicy
 from resources.postgres import Connection
 
 #: Policy, not inability: a person may let exactly this content in (``genaiops quarantine release``).

@@ -23,13 +23,14 @@ from assets.corpus.parse_cache import CachedParse, ParseWork, Unparsed, parse_al
 from assets.corpus.parsing import Format, format_of, parser_fingerprint, title_from_path
 from assets.corpus.quarantine import Quarantined, QuarantineState
 from assets.outcomes import CheckOutcome, record_evidence
-from resources.config import CorpusPolicy, SourceConfig
 from resources.document_sources import DocumentUnreadableError, DocumentVanishedError, SourceEntry, open_source
 from resources.errors import TransientError
 from resources.faults import crash_point
 from resources.fingerprint import content_hash, fingerprint
 from resources.platform import Platform
+from resources.policy_config import CorpusPolicy
 from resources.postgres import Connection, Lease
+from resources.source_config import SourceConfig
 
 #: A batch of parsing ends at this many documents or bytes: it bounds memory, and what a kill costs.
 BATCH_DOCUMENTS = 64

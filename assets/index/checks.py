@@ -21,8 +21,8 @@ from assets.index.measuring import (
 from assets.index.specification import Specification
 from assets.index.staging import Stage
 from assets.outcomes import CheckOutcome, great_expectations_outcome
-from resources.config import IndexPolicy
 from resources.platform import Platform
+from resources.policy_config import IndexPolicy
 
 EMBEDDING_CHECKS = {
     "embeddings_suite": "New vectors meet the suite: known model, right dimensions, finite, of a sane length, no key twice.",

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from resources.chunk_config import chunker_fingerprint, enrichment_fingerprint
-from resources.config import EmbeddingModel, IndexConfig
+from resources.config import EmbeddingModel
 from resources.errors import PermanentError
+from resources.index_config import IndexConfig
 from resources.platform import Platform
 from resources.postgres import Connection
 from resources.vector_index import index_fingerprint

@@ -13,7 +13,7 @@ import psycopg
 from psycopg import sql
 
 from assets.index.specification import Specification
-from resources.config import HnswConfig
+from resources.index_config import HnswConfig
 from resources.postgres import FOREVER, Connection
 from resources.vector_index import graph_name
 

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from assets.monitoring.drift_statistics import TermChange, holm
-from resources.config import DriftPolicy
 from resources.fingerprint import fingerprint
+from resources.policy_config import DriftPolicy
 
 CODE_VERSION = "1"
 

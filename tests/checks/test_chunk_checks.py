@@ -16,8 +16,8 @@ from assets.chunks.chunkers import Chunk, chunk_text
 from assets.chunks.chunking import ChunkWork
 from assets.corpus.assets import build_assets as build_corpus
 from assets.dagster_support import source_partitions
-from resources.config import ChunkerConfig
 from resources.fingerprint import text_hash
+from resources.index_config import ChunkerConfig
 from resources.platform import Platform
 from tests.corpus_support import write
 

@@ -26,10 +26,10 @@ from assets.index.publishing import rollback
 from assets.index.refreshing import refresh_index, refresh_indexes
 from assets.index.staging import Stage, stage
 from assets.outcomes import CheckOutcome, blocked
-from resources.config import IndexPolicy
 from resources.errors import SnapshotNotFoundError
 from resources.models import EmbeddingBatch, Usage
 from resources.platform import Platform
+from resources.policy_config import IndexPolicy
 from tests.index_world import article, prepare, refresh, searcher
 
 Make = Callable[..., Platform]

@@ -13,8 +13,8 @@ from assets.monitoring.assets import build_assets
 from assets.monitoring.checks import drift_checks, drift_computed, drift_outcome
 from assets.monitoring.signals import Comparison, Signal, Verdict, judge, not_measured
 from assets.outcomes import blocked
-from resources.config import DriftPolicy
 from resources.platform import Platform
+from resources.policy_config import DriftPolicy
 
 POLICY = DriftPolicy()
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from assets.chunks.chunkers import _TOKEN, chunk_text, count_tokens, length_in
 from assets.chunks.chunking import coverage_problems, size_problems
 from assets.corpus.text import normalise
-from resources.config import ChunkerConfig
 from resources.fingerprint import text_hash
+from resources.index_config import ChunkerConfig
 
 CONFIGS = [
     ChunkerConfig(kind=kind, unit=unit, size=size, overlap=overlap)

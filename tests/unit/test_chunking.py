@@ -12,8 +12,8 @@ from assets.chunks.chunkers import Chunk, chunk_text
 from assets.chunks.chunking import chunk_source, coverage_problems, data_version, size_problems
 from assets.chunks.enrichment import embedding_input
 from resources.chunk_config import chunker_fingerprint, chunker_id, enrichment_fingerprint, enrichment_id
-from resources.config import ChunkerConfig, EnrichmentConfig
 from resources.fingerprint import text_hash
+from resources.index_config import ChunkerConfig, EnrichmentConfig
 from resources.platform import Platform
 from tests.corpus_support import refresh, write
 

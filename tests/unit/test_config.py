@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from resources.config import IndexConfig, load_config
+from resources.config import load_config
 from resources.errors import ConfigError
+from resources.index_config import IndexConfig
 
 CHECKOUT_DATA = Path(__file__).resolve().parents[2] / "data"
 

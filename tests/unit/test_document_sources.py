@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from resources.config import FolderSource
 from resources.document_sources import DocumentUnreadableError, DocumentVanishedError, LocalFolder, open_source
 from resources.errors import ConfigError, TransientError
 from resources.platform import Platform
+from resources.source_config import FolderSource
 
 
 def _folder(root: Path, **settings: Any) -> LocalFolder:

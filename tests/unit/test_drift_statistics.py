@@ -22,7 +22,7 @@ from assets.monitoring.drift_statistics import (
     vocabulary_test,
 )
 from assets.monitoring.signals import planned_permutations
-from resources.config import DriftPolicy
+from resources.policy_config import DriftPolicy
 
 
 def clustered(rng: np.random.Generator, size: int, topics: int = 12, dimensions: int = 32) -> np.ndarray:

@@ -11,7 +11,7 @@ import pytest
 from assets.corpus.failures import ParseFailure
 from assets.corpus.html import reduce_html
 from assets.corpus.parsing import ParsedDocument, format_of, parse, parser_fingerprint, title_from_path
-from resources.config import FolderSource
+from resources.source_config import FolderSource
 
 SOURCE = FolderSource(name="docs", path="docs")
 
