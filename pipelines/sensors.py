@@ -125,9 +125,6 @@ def build_source_changes(config: ProjectConfig, fingerprint_of: FingerprintOf | 
                 context.log.error(f"source {source} cannot be looked at: {type(error).__name__}")
                 states[source] = replace(state, error=type(error).__name__)
                 continue
-            if source not in known and _was_made(context.instance, source):
-                states[source] = SourceState(now)  # the first sight of a source that is already loaded
-                continue
             advanced, wanted = next_state(state, now)
             if wanted and _is_waiting(context.instance, source, now):
                 states[source] = replace(state, pending=now, error=None)  # that run will see this; look again then
@@ -157,10 +154,6 @@ def _look_at(config: ProjectConfig) -> FingerprintOf:
         return open_source(config, source).fingerprint()
 
     return look
-
-
-def _was_made(instance: dg.DagsterInstance, source: str) -> bool:
-    return _newest(instance, dg.AssetKey(REFRESH_ASSETS[0]), source) is not None
 
 
 def _is_waiting(instance: dg.DagsterInstance, source: str, now: str) -> bool:

@@ -88,7 +88,7 @@ def promote(platform: Platform, experiment: str, variant_name: str, by: str, rea
 
     The newest result of the experiment must be about the present dataset version, serving snapshots, experiment file,
     champion and configuration of the variant; its blocking checks must have passed, it must recommend the variant, and
-    the held-back questions must not contradict. There is no way around this: run the experiment again instead.
+    the held-back questions must have been asked and not contradict. There is no way around this: run the experiment again instead.
     Promoting the champion again changes nothing.
 
     Raises:
@@ -143,8 +143,11 @@ def _missing(
         missing.append(f"result {result_id} does not recommend it ({instead})")
     elif recommendation["recommended_fingerprint"] != variant.fingerprint:
         missing.append(f"its prompt, index or model was changed after result {result_id}")
-    if (recommendation["confirmation"] or {}).get("outcome") == "contradicted":
+    confirmation = (recommendation["confirmation"] or {}).get("outcome")
+    if confirmation == "contradicted":
         missing.append("the held-back questions contradict the recommendation")
+    if confirmation == "pending":
+        missing.append("the confirmation on held-back questions was cut short; materialize scored_variants again")
     return result_id, missing
 
 

@@ -165,6 +165,18 @@ def confirm(
     }
 
 
+def leave_pending(recommendation: Recommendation, why: str) -> None:
+    """Mark a recommendation whose confirmation on held-back questions was cut short; it cannot be promoted."""
+    text = f"Not yet confirmed on held-back questions ({why}); the next run tries again."
+    recommendation["confirmation"] = {"outcome": "pending", "text": text}
+    recommendation["text"] += " " + text
+
+
+def is_pending(recommendation: Recommendation) -> bool:
+    """Whether the confirmation of a recommendation was cut short."""
+    return (recommendation["confirmation"] or {}).get("outcome") == "pending"
+
+
 def _promote(leaderboard: Leaderboard, chosen: Row, champion: Row) -> str:
     return (
         f"Promote {chosen['variant']}: {_metric(leaderboard)} {_interval(chosen['decision'])} against "

@@ -200,7 +200,8 @@ def conclude(experiment: Experiment, measurement: Measurement, outcomes: Sequenc
             (experiment.config.name,),
         ).fetchone()
     confirmation_work = TrialWork()
-    if newest and newest[1] == key:
+    stands = bool(newest and newest[1] == key)
+    if newest and stands and not recommendations.is_pending(newest[3]):
         result_id, _, board, recommendation = newest
     else:
         measured = boards.measure(
@@ -221,8 +222,12 @@ def conclude(experiment: Experiment, measurement: Measurement, outcomes: Sequenc
         recommendation = recommendations.recommend(board)
         if recommendation["verdict"] == "promote" and experiment.config.split == "dev":
             confirmation_work = _confirm(experiment, board, recommendation)
-        result_id = _record(experiment, key, board, recommendation, outcomes)
-        crash_point("experiments.result_committed")
+        if newest and stands and recommendations.is_pending(recommendation):
+            result_id, _, board, recommendation = newest  # still not confirmed: nothing new to record
+        else:
+            stands = False
+            result_id = _record(experiment, key, board, recommendation, outcomes)
+            crash_point("experiments.result_committed")
     files = report.write(
         folder, result_id, board, recommendation, measurement.plan, measurement.outcomes, measurement.scores
     )
@@ -231,14 +236,17 @@ def conclude(experiment: Experiment, measurement: Measurement, outcomes: Sequenc
         fingerprint=key,
         leaderboard=board,
         recommendation=recommendation,
-        new=not (newest and newest[1] == key),
+        new=not stands,
         files=files,
         confirmation_work=confirmation_work,
     )
 
 
 def _confirm(experiment: Experiment, board: Leaderboard, recommendation: Recommendation) -> TrialWork:
-    """Ask champion and recommended variant the held-back questions, and add what comes out to the recommendation."""
+    """Ask champion and recommended variant the held-back questions, and add what comes out to the recommendation.
+
+    A confirmation that was cut short is pending: it is no evidence, and the next run tries again.
+    """
     with experiment.platform.database.connect() as connection:
         scope = trials.resolve_scope(
             connection, experiment.platform.config, experiment.config, experiment.scope.snapshots, split="test"
@@ -252,12 +260,10 @@ def _confirm(experiment: Experiment, board: Leaderboard, recommendation: Recomme
     try:
         measurement = measure(experiment, variants=pair, scope=scope)
     except BudgetExceededError as error:
-        recommendation["caveats"].append(f"The choice is not confirmed on held-back questions: {error}")
+        recommendations.leave_pending(recommendation, str(error))
         return TrialWork()
     if measurement.work.stopped:
-        recommendation["caveats"].append(
-            f"The choice is not confirmed on held-back questions: {measurement.work.stopped}"
-        )
+        recommendations.leave_pending(recommendation, measurement.work.stopped)
         return measurement.work
     measured = boards.measure(pair, scope, measurement.plan, measurement.outcomes, measurement.scores)
     scores = boards.decision_scores(measured, experiment.config.decision_metric)

@@ -7,8 +7,9 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from assets.experiments import running
 from assets.experiments.champion import current_champion, promote
-from resources.errors import PermanentError
+from resources.errors import BudgetExceededError, PermanentError
 from resources.parquet_io import read_metadata, read_table
 from resources.platform import Platform
 from tests.experiment_support import GUARDED, USER, files, load, write_documents
@@ -66,6 +67,31 @@ def test_better_prompt_is_recommended_confirmed_and_reported(platform: Platform,
     assert "kilograms" not in Path(told["trials"]).read_bytes().decode("latin-1")
     page = Path(told["report"]).read_text(encoding="utf-8")
     assert "Promote main/guarded/hybrid/" in page
+
+
+def test_confirmation_cut_short_is_pending_refused_and_tried_again(
+    platform: Platform, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure = running.measure
+
+    def out_of_money(experiment: Any, **options: Any) -> Any:
+        if options.get("variants"):
+            raise BudgetExceededError("0.01 USD would pass the budget of 0.00 USD")
+        return measure(experiment, **options)
+
+    monkeypatch.setattr(running, "measure", out_of_money)
+    told = scored(platform, instance)
+    assert told["verdict"] == "promote"
+    assert "Not yet confirmed on held-back questions" in told["recommendation"]
+    with pytest.raises(PermanentError, match="cut short"):
+        promote(platform, "catalogue", BEST, USER, "tried")
+    again = scored(platform, instance)
+    assert (again["new_result"], again["result"]) == (False, told["result"])  # still no money: nothing new to record
+    monkeypatch.setattr(running, "measure", measure)
+    confirmed = scored(platform, instance)
+    assert confirmed["new_result"]
+    assert "confirmed on 12 held-back questions" in confirmed["recommendation"]
+    assert promote(platform, "catalogue", BEST, USER, "confirmed").proven
 
 
 def test_unchanged_run_repeats_nothing(platform: Platform, instance: dg.DagsterInstance) -> None:

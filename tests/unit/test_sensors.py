@@ -62,9 +62,11 @@ def test_a_source_never_loaded_is_requested_once_settled(folder: Folder) -> None
     assert folder.settle() == []
 
 
-def test_the_first_sight_of_a_loaded_source_requests_nothing(lifecycle: Lifecycle, folder: Folder) -> None:
+def test_the_first_sight_of_a_loaded_source_requests_one_refresh(lifecycle: Lifecycle, folder: Folder) -> None:
+    # Nobody knows whether it was edited since it was loaded; looking costs one refresh without changes.
     make(lifecycle, folder.instance, "raw_documents", "docs")
-    assert folder.settle() == ["wiki/1/W"]
+    assert folder.settle() == ["docs/1/A", "wiki/1/W"]
+    assert folder.settle() == []
 
 
 def test_there_and_back_again_are_three_runs(folder: Folder) -> None:
