@@ -26,7 +26,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -43,9 +43,11 @@ from pipelines.jobs import REFRESH_ASSETS
 from pipelines.sensors import SOURCE_CHANGES, read_states
 from pipelines.standing_checks import OPERATIONS_ASSET, damaged_documents, failed_partitions
 from resources.config import ProjectConfig
+from resources.erased_documents import ERASED
 from resources.faults import crash_point
 from resources.notifier import Message, Notifier, Target, build_notifier
 from resources.platform import Platform
+from resources.postgres import Connection
 
 ALERTS = "alerts"
 
@@ -482,6 +484,7 @@ def synchronise(platform: Platform, gathered: Gathered, now: float) -> None:
         known = {key: (state, told_recovered) for key, state, told_recovered in rows}
         for key, failure in gathered.failing.items():
             body = _body(platform, failure)
+            failure, body = _without_erased(connection, failure, body)
             state, told_recovered = known.get(key, (None, False))
             if state is None or (state == "recovered" and told_recovered):
                 connection.execute(
@@ -510,6 +513,15 @@ def synchronise(platform: Platform, gathered: Gathered, now: float) -> None:
         connection.execute(
             "UPDATE alert SET state = 'recovered', updated_at = %s WHERE alert_key = ANY(%s)", (moment, healed)
         )
+
+
+def _without_erased(connection: Connection, failure: Failure, body: str) -> tuple[Failure, str]:
+    """Dagster's log still names a document that was erased; an alert made from it does not."""
+    row = connection.execute(
+        "SELECT 1 FROM forgotten WHERE position(path IN %s) > 0 OR position(path IN %s) > 0 LIMIT 1",
+        (failure.title, body),
+    ).fetchone()
+    return (failure, body) if row is None else (replace(failure, title=failure.key), ERASED)
 
 
 def _body(platform: Platform, failure: Failure) -> str:

@@ -37,6 +37,7 @@ class Reply:
                     "document": f"{citation.source}/{citation.path}",
                     "start": citation.start,
                     "end": citation.end,
+                    "page": citation.page,
                     "document_id": citation.document_id,
                     "version_id": citation.version_id,
                 }
@@ -49,6 +50,7 @@ class Reply:
             "variant_fingerprint": self.variant.fingerprint,
             "why_this_variant": self.variant_reason,
             "generation": self.answer.generation,
+            "retrieval": self.answer.retrieval,
             "usage": self.answer.usage.to_json(),
             "retrieval_seconds": self.answer.retrieval_latency,
             "generation_seconds": self.answer.generation_latency,
@@ -71,7 +73,7 @@ def answer_question(
         PermanentError: no such experiment or variant, or an empty question.
         SnapshotNotFoundError: nothing is published, or the snapshot is not retained.
     """
-    from assets.experiments.champion import current_champion
+    from assets.experiments.champion import answering_champion
     from assets.experiments.variants import expand
     from resources.answerer import Answerer
     from resources.interaction_log import log_interaction
@@ -98,10 +100,11 @@ def answer_question(
         chosen, reason = by_name[variant], "asked for on the command line"
     else:
         with platform.database.connect() as connection:
-            champion = current_champion(connection, config, models, config.experiments[experiment])
+            champion = answering_champion(connection, config, models, config.experiments[experiment])
         chosen, reason = champion.variant, champion.reason
+        snapshot = champion.snapshot if snapshot is None else snapshot
     answerer = Answerer(platform.database, config, models, VectorIndex(platform.database, config, models))
-    filters = SearchFilter(sources=sources or None, languages=languages or None)
+    filters = SearchFilter(sources=tuple(config.expand_sources(sources)) or None, languages=languages or None)
     answer = answerer.answer(chosen, question, snapshot=snapshot, filters=filters, run_id="cli:ask")
     identity = log_interaction(platform.database, answer=answer, variant=chosen, question=question, reason=reason)
     return Reply(str(identity), question, answer, chosen, reason)
@@ -117,8 +120,9 @@ def describe(reply: Reply) -> None:
     for citation in answer.citations:
         hit = titles.get((citation.document_id, citation.start))
         headings = " > ".join(hit.heading_path) if hit else ""
+        page = f" page {citation.page}" if citation.page is not None else ""
         click.echo(
-            f"  [{citation.number}] {citation.source}/{citation.path} [{citation.start}:{citation.end}]  {headings}"
+            f"  [{citation.number}] {citation.source}/{citation.path}{page} [{citation.start}:{citation.end}]  {headings}"
         )
     click.secho(
         f"\n{reply.variant.name}, {reply.variant.index} snapshot {answer.snapshot}; chosen: {reply.variant_reason}; "

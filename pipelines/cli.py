@@ -129,9 +129,9 @@ def refresh(sources: tuple[str, ...]) -> None:
     from pipelines.runner import refresh_tasks
 
     settings = _settings()
-    known = list(_config(settings).sources)
-    _known("source", sources, known)
-    sys.exit(0 if run_tasks(settings, refresh_tasks(list(sources) or known)) else 1)
+    config = _config(settings)
+    _known("source", sources, [*config.source_names, *config.sources])
+    sys.exit(0 if run_tasks(settings, refresh_tasks(config.expand_sources(sources or config.source_names))) else 1)
 
 
 @main.command()
@@ -171,7 +171,7 @@ def ask(
     from pipelines.asking import answer_question, describe
 
     platform = _platform()
-    _known("source", source, list(platform.config.sources))
+    _known("source", source, platform.config.source_names)
     _known("experiment", (experiment,) if experiment else (), list(platform.config.experiments))
     reply = answer_question(
         platform,
@@ -208,14 +208,14 @@ def search(question: str, index: str | None, mode: str, k: int, snapshot: int | 
     platform = _platform()
     index = index or next(iter(platform.config.indexes))
     _known("index", (index,), list(platform.config.indexes))
-    _known("source", source, list(platform.config.sources))
+    _known("source", source, platform.config.source_names)
     result = VectorIndex(platform.database, platform.config, platform.models).search(
         index,
         question,
         mode=mode,  # type: ignore[arg-type]
         k=k,
         snapshot=snapshot,
-        filters=SearchFilter(sources=source or None),
+        filters=SearchFilter(sources=tuple(platform.config.expand_sources(source)) or None),
     )
     click.echo(f"{index}, snapshot {result.snapshot}, {mode}, {1000 * result.latency:.1f} ms")
     for hit in result.hits:
@@ -224,6 +224,22 @@ def search(question: str, index: str | None, mode: str, k: int, snapshot: int | 
         click.secho(f"\n{hit.rank}. {hit.source}/{hit.path} [{hit.start}:{hit.end}]  {headings}", bold=True)
         click.echo(f"   score {hit.score:.4f} ({ranks})")
         click.echo("   " + " ".join(hit.text.split())[:300])
+
+
+@main.command()
+@click.argument("index")
+@click.option("--dataset", required=True, help="Evaluation dataset whose questions are searched for.")
+@click.option("--split", type=click.Choice(["train", "dev"]), default="dev", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def tune(index: str, dataset: str, split: str, as_json: bool) -> None:
+    """Recommend the weights of hybrid search for INDEX, measured on a dataset. Nothing is changed."""
+    from assets.experiments.tuning import describe, tune_fusion
+
+    platform = _platform()
+    _known("index", (index,), list(platform.config.indexes))
+    _known("dataset", (dataset,), list(platform.config.datasets))
+    found = tune_fusion(platform, index, dataset, split)  # type: ignore[arg-type]
+    click.echo(json.dumps(found.to_json(), indent=2) if as_json else describe(found))
 
 
 @main.command()
@@ -245,8 +261,49 @@ def validate() -> None:
     platform = _platform()
     config = platform.config
     click.echo(
-        f"{config.data_dir}: {len(config.sources)} sources, {len(config.indexes)} indexes, {len(config.prompts)} prompts, "
+        f"{config.data_dir}: {len(config.source_names)} sources, {len(config.indexes)} indexes, {len(config.prompts)} prompts, "
         f"{len(config.datasets)} evaluation datasets, {len(config.experiments)} experiments. All valid."
+    )
+
+
+@main.command()
+@click.argument("sources", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def preview(sources: tuple[str, ...], as_json: bool) -> None:
+    """Show what a refresh of SOURCES (default: all) would compute and cost, before it does.
+
+    Chunks to cut, values of enrichment steps and vectors to make, how many are cached, calls to models, tokens, money
+    and minutes. Nothing is written or sent. It speaks of the documents that were read last.
+    """
+    from assets.chunks.spending import preview as plan
+    from pipelines.previewing import describe
+
+    platform = _platform()
+    config = platform.config
+    _known("source", sources, [*config.source_names, *config.sources])
+    previews = [plan(platform, part) for part in config.expand_sources(sources or config.source_names)]
+    if as_json:
+        click.echo(json.dumps([found.to_json() for found in previews], indent=2, ensure_ascii=False))
+    else:
+        describe(previews, str(config.data_dir / "policies" / "enrichment.yaml"))
+
+
+@main.group()
+def enrichment() -> None:
+    """Values that are added to chunks for searching."""
+
+
+@enrichment.command("retry")
+@click.argument("source")
+def enrichment_retry(source: str) -> None:
+    """Ask again about the chunks of SOURCE for which a model gave no usable value, at its next refresh."""
+    from assets.index.dead_letters import retry_given_up
+
+    platform = _platform()
+    _known("source", (source,), [*platform.config.source_names, *platform.config.sources])
+    count = sum(retry_given_up(platform, part) for part in platform.config.expand_sources([source]))
+    click.echo(
+        f"{count} values will be asked for again by `genaiops refresh {source}`." if count else "Nothing was given up."
     )
 
 
@@ -299,26 +356,71 @@ def forward(index: str) -> None:
 
 @main.command()
 @click.option("--document", metavar="SOURCE/PATH", help="One document.")
-@click.option("--source", help="Every document of a source.")
+@click.option("--source", help="Every document of a source; with a pattern or text, only those that match.")
+@click.option("--pattern", metavar="REGEX", help="Whatever fits a regular expression of PostgreSQL; (?i) ignores case.")
+@click.option("--text", help="Whatever holds these words: any case, any white space between them.")
 @click.option("--hide-path", is_flag=True, help="Write a hash instead of the path into the proof.")
+@click.option("--show-pattern", is_flag=True, help="Write the pattern into the proof instead of a salted hash.")
+@click.option(
+    "--time-limit", type=float, default=60.0, show_default=True, help="Seconds a pattern may take for one table."
+)
+@click.option("--no-vacuum", is_flag=True, help="Leave it to autovacuum to clear the space that deleted rows had.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def forget(document: str | None, source: str | None, hide_path: bool, yes: bool) -> None:
-    """Erase a document everywhere at once: every snapshot, cache, dataset, trial, interaction and file.
+def forget(
+    document: str | None,
+    source: str | None,
+    pattern: str | None,
+    text: str | None,
+    hide_path: bool,
+    show_pattern: bool,
+    time_limit: float,
+    no_vacuum: bool,
+    yes: bool,
+) -> None:
+    """Erase documents everywhere at once: every snapshot, cache, dataset, trial, interaction and file.
 
-    This cannot be undone, and a later refresh will refuse the same document. The proof of what was removed where
-    is kept and printed.
+    This cannot be undone, and a later refresh will refuse the same documents. What would be erased is shown first. The
+    proof of what was removed where is kept and printed. docs/erasure.md says what stays.
     """
-    if bool(document) == bool(source):
-        raise click.UsageError("give either --document SOURCE/PATH or --source NAME")
+    from assets.governance import erasure as erasing
+    from resources.errors import ConfigError
+
+    try:
+        selector = erasing.make_selector(
+            document=document, source=source, pattern=pattern, text=text, seconds=time_limit
+        )
+    except ConfigError as error:
+        if not (document or source or pattern or text):
+            raise click.UsageError(
+                "give either --document SOURCE/PATH or --source NAME, --pattern or --text"
+            ) from error
+        raise click.UsageError(str(error)) from error
     platform = _platform()
     if not yes:
-        click.confirm(f"Erase {document or 'all of ' + str(source)} for ever?", abort=True)
-    from assets.governance.erasure import forget as erase
-
-    erasure = erase(platform, document=document, source=source, by=_user(), hide_path=hide_path)
+        found = erasing.preview(platform, selector)
+        for name in found.documents:
+            click.echo(name)
+        click.echo(f"{len(found.documents)} documents" + "".join(f", {n} x {table}" for table, n in found.rows.items()))
+        click.confirm("Erase this, and everything derived from it, for ever?", abort=True)
+    erasure = erasing.forget(
+        platform,
+        document=document,
+        source=source,
+        pattern=pattern,
+        text=text,
+        by=_user(),
+        hide_path=hide_path,
+        show_pattern=show_pattern,
+        pattern_seconds=time_limit,
+        vacuum=not no_vacuum,
+    )
     click.echo(json.dumps(erasure.proof, indent=2))
+    if erasure.completed:
+        click.secho(f"erasure {erasure.completed} had been interrupted; its files are done now", fg="yellow", err=True)
     for path in erasure.user_files:
         click.secho(f"{path} still quotes it; this file is yours, edit it by hand", fg="yellow")
+    for table in erasure.not_vacuumed:
+        click.secho(f"{table} is in use; its freed space is cleared by the next autovacuum", fg="yellow", err=True)
 
 
 @main.group()
@@ -333,24 +435,32 @@ def quarantine_list(source: str | None) -> None:
     from assets.corpus.quarantine import list_quarantined
 
     platform = _platform()
-    _known("source", (source,) if source else (), list(platform.config.sources))
+    config = platform.config
+    _known("source", (source,) if source else (), [*config.source_names, *config.sources])
     with platform.database.connect() as connection:
-        rows = list_quarantined(connection, source)
+        rows = [
+            row
+            for part in (config.expand_sources([source]) if source else [None])
+            for row in list_quarantined(connection, part)
+        ]
     for row in rows:
-        released = f"  released by {row.released_by}" if row.released_by else ""
+        why = f": {row.released_reason}" if row.released_reason else ""
+        released = f"  released by {row.released_by}{why}" if row.released_by else ""
         click.echo(f"{row.source}/{row.path}  {row.code}: {row.reason}{released}")
     click.echo(f"{len(rows)} in quarantine")
 
 
 @quarantine.command("release")
 @click.argument("document", metavar="SOURCE/PATH")
-def quarantine_release(document: str) -> None:
+@click.option("--why", help="The reason, kept with the decision and shown in the list.")
+def quarantine_release(document: str, why: str | None) -> None:
     """Let exactly this content of a document in at the next refresh."""
     from assets.corpus.quarantine import release
 
     source, _, path = document.partition("/")
-    with _platform().database.connect() as connection:
-        release(connection, source, path, by=_user())
+    platform = _platform()
+    with platform.database.connect() as connection:
+        release(connection, platform.config.partition_of(source, path), path, by=_user(), why=why)
     click.echo(f"{document} is released; run `genaiops refresh {source}`.")
 
 

@@ -6,6 +6,8 @@ Does not belong here: alerts (alerts.py), the clock (schedules.py), conditions b
 
 import hashlib
 import json
+import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
@@ -32,12 +34,15 @@ from pipelines.standing_checks import damaged_documents
 from resources.config import ProjectConfig
 from resources.fingerprint import fingerprint
 from resources.platform import Platform
+from resources.sharding import source_of
 
 SOURCE_CHANGES = "source_changes"
 RECONCILE = "reconcile"
 
 #: A source that never rests (a log folder) is refreshed every so many ticks anyway: ten minutes.
 UNSETTLED_TICKS = 20
+#: For so long the shards of a source believe one look at it: less than a tick.
+SHARED_SECONDS = 20.0
 _WAITING = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.QUEUED]
 
 #: Cheap fingerprint of what a source holds now: ``source name -> text``.
@@ -148,10 +153,17 @@ def build_source_changes(config: ProjectConfig, fingerprint_of: FingerprintOf | 
 
 
 def _look_at(config: ProjectConfig) -> FingerprintOf:
+    seen: dict[str, tuple[float, str]] = {}  # the shards of a source share one look
+
     def look(source: str) -> str:
         from resources.document_sources import open_source
 
-        return open_source(config, source).fingerprint()
+        name = source_of(source)
+        when, found = seen.get(name, (-math.inf, ""))
+        if name == source or time.monotonic() - when > SHARED_SECONDS:
+            found = open_source(config, source).fingerprint()
+            seen[name] = (time.monotonic(), found)
+        return found
 
     return look
 

@@ -12,6 +12,7 @@ Does not belong here: what is configured under the data directory (resources/con
 | GENAIOPS_UI_URL | address of the UI, for links in alerts | http://127.0.0.1:3000 |
 | GENAIOPS_TIMEZONE | time zone of the schedules | UTC |
 | GENAIOPS_NOTIFY_URLS | where alerts go (apprise URLs) | a log file |
+| GENAIOPS_DAGSTER_YAML | how Dagster runs, e.g. deploy/ray/dagster.yaml | dagster.yaml of the checkout |
 """
 
 import os
@@ -38,6 +39,7 @@ class Settings:
     database_url: str | None = field(default=None, repr=False)
     ui_url: str = DEFAULT_UI_URL
     timezone: str = "UTC"
+    dagster_yaml: Path = CHECKOUT / "dagster.yaml"
 
     @property
     def dagster_home(self) -> Path:
@@ -73,7 +75,7 @@ def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     """Read the settings from environment variables.
 
     Raises:
-        ConfigError: GENAIOPS_PROJECT names no project.
+        ConfigError: GENAIOPS_PROJECT names no project, or GENAIOPS_DAGSTER_YAML no file.
     """
     state = Path(environment.get("GENAIOPS_STATE_DIR") or CHECKOUT / ".genaiops").expanduser().resolve()
     data = Path(environment.get("GENAIOPS_DATA_DIR") or CHECKOUT / "data").expanduser().resolve()
@@ -92,7 +94,15 @@ def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         database_url=environment.get("GENAIOPS_DATABASE_URL") or None,
         ui_url=environment.get("GENAIOPS_UI_URL") or DEFAULT_UI_URL,
         timezone=environment.get("GENAIOPS_TIMEZONE") or "UTC",
+        dagster_yaml=_dagster_yaml(environment.get("GENAIOPS_DAGSTER_YAML")),
     )
+
+
+def _dagster_yaml(named: str | None) -> Path:
+    path = Path(named).expanduser().resolve() if named else CHECKOUT / "dagster.yaml"
+    if named and not path.is_file():
+        raise ConfigError(f"GENAIOPS_DAGSTER_YAML: {path} is not a file; name one such as deploy/ray/dagster.yaml")
+    return path
 
 
 def project_dir(state_dir: Path, name: str) -> Path:
@@ -103,7 +113,7 @@ def project_dir(state_dir: Path, name: str) -> Path:
 def prepare_home(settings: Settings) -> dict[str, str]:
     """Make Dagster's home ready and return the environment its processes need.
 
-    Writes ``dagster.yaml`` into the home when it differs from the checkout's, creates the schema, and exports the
+    Writes ``dagster.yaml`` into the home when it differs from the one that is set, creates the schema, and exports the
     variables in this process too.
     """
     from resources.postgres import migrate
@@ -111,7 +121,7 @@ def prepare_home(settings: Settings) -> dict[str, str]:
     home = settings.dagster_home
     for folder in (home, settings.artifacts, settings.state_dir / "logs"):
         folder.mkdir(parents=True, exist_ok=True)
-    shipped, installed = CHECKOUT / "dagster.yaml", home / "dagster.yaml"
+    shipped, installed = settings.dagster_yaml, home / "dagster.yaml"
     if not installed.exists() or installed.read_bytes() != shipped.read_bytes():
         shutil.copyfile(shipped, installed)
     url = settings.database_address()

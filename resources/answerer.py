@@ -1,28 +1,30 @@
 """The answerer: retrieve, build the prompt, ask the model, read the citations.
 
-Belongs here: what a variant is, the memo of model calls, parsing citations and refusals.
-Does not belong here: search (vector_index.py), templates (prompt_store.py), the call itself (models.py), and
-comparing variants (assets/experiments).
+Belongs here: what a variant is, also one that is only on record, and parsing citations and refusals.
+Does not belong here: retrieval (retrieval.py), templates (prompt_store.py), the memo of calls (generation_memo.py), the
+call itself (models.py), and comparing variants (assets/experiments).
 """
 
-import contextlib
 import re
-import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from psycopg.types.json import Jsonb
+from pydantic import ValidationError
 
 from resources.config import ProjectConfig, PromptConfig, VariantChoice
+from resources.errors import GenaiopsError, PermanentError
 from resources.fingerprint import fingerprint
-from resources.models import ChatResult, Models, Usage
-from resources.postgres import Database
+from resources.generation_memo import GenerationMemo
+from resources.index_config import RetrievalConfig
+from resources.models import Models, Usage
+from resources.postgres import Connection, Database
 from resources.prompt_store import Passage, printable, prompt_fingerprint, render
 
 if TYPE_CHECKING:
-    from resources.vector_index import SearchFilter, SearchHit, SearchResult, VectorIndex
+    from resources.retrieval import Searcher
+    from resources.vector_index import SearchFilter, SearchHit, SearchResult
 
 #: Covers how passages are numbered and answers are read; part of every variant fingerprint.
 CODE_VERSION = "1"
@@ -37,6 +39,8 @@ class Variant:
     Attributes:
         name: for people: ``index/prompt/search mode/k/model``.
         ef_search: breadth of the graph search; below ``exact_below`` rows search is exact.
+        retrieval: the steps between question and passages, with the weights of the fusion written out.
+        retrieval_fingerprint: of these steps with their prompts and models (retrieval.py).
     """
 
     name: str
@@ -47,8 +51,10 @@ class Variant:
     k: int
     model: str
     model_fingerprint: str
-    ef_search: int = 0
+    ef_search: int | str = 0
     exact_below: int = 0
+    retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
+    retrieval_fingerprint: str = ""
 
     @cached_property
     def fingerprint(self) -> str:
@@ -65,6 +71,7 @@ class Variant:
                 "k": self.k,
                 "model": self.model,
                 "model_fingerprint": self.model_fingerprint,
+                "retrieval": self.retrieval_fingerprint,
             }
         )
 
@@ -82,6 +89,8 @@ class Variant:
             "k": self.k,
             "model": self.model,
             "model_fingerprint": self.model_fingerprint,
+            "retrieval": self.retrieval.model_dump(mode="json"),
+            "retrieval_fingerprint": self.retrieval_fingerprint,
         }
 
 
@@ -91,9 +100,12 @@ def build_variant(config: ProjectConfig, models: Models, choice: VariantChoice) 
     Raises:
         PermanentError: a model's key is missing.
     """
+    from resources.retrieval import resolved, retrieval_fingerprint
     from resources.vector_index import index_fingerprint
 
-    hnsw = config.indexes[choice.index].hnsw
+    index = config.indexes[choice.index]
+    hnsw = index.hnsw
+    retrieval = resolved(index.retrieval, lexical=models.embedder(index.embedder).offline)
     return Variant(
         name=f"{choice.index}/{choice.prompt}/{choice.search_mode}/k{choice.k}/{choice.model}",
         index=choice.index,
@@ -105,12 +117,77 @@ def build_variant(config: ProjectConfig, models: Models, choice: VariantChoice) 
         model_fingerprint=models.chat(choice.model).fingerprint,
         ef_search=hnsw.ef_search,
         exact_below=hnsw.exact_below,
+        retrieval=retrieval,
+        retrieval_fingerprint=retrieval_fingerprint(retrieval, models),
     )
 
 
 @dataclass(frozen=True)
+class Restored:
+    """A variant as it is on record.
+
+    Attributes:
+        snapshot: the retained snapshot that fits it when the serving one does not; None: the serving one fits.
+    """
+
+    variant: Variant
+    snapshot: int | None
+
+
+def restore_variant(
+    connection: Connection, config: ProjectConfig, models: Models, stored: Mapping[str, Any]
+) -> Restored:
+    """Build a variant from what was put on record, whatever the configuration says now, so that it answers as it did.
+
+    Args:
+        stored: column ``config`` of table ``variant``.
+
+    Raises:
+        PermanentError: it cannot answer as it did; the message says what is gone, to follow the variant's name.
+    """
+    from resources.retrieval import retrieval_fingerprint
+
+    if "retrieval" not in stored:
+        raise PermanentError("was put on record by an earlier version of the code")
+    try:
+        variant = Variant(
+            **{key: value for key, value in stored.items() if key not in ("fingerprint", "prompt", "retrieval")},
+            prompt=PromptConfig.model_validate(stored["prompt"]),
+            retrieval=RetrievalConfig.model_validate(stored["retrieval"]),
+        )
+    except (ValidationError, TypeError):
+        variant = None
+    if variant is None or variant.fingerprint != stored["fingerprint"]:
+        raise PermanentError("was put on record by another version of the code")
+    try:
+        model = models.chat(variant.model).fingerprint
+    except GenaiopsError:
+        raise PermanentError(f"needs the chat model {variant.model!r}, which models.yaml no longer has") from None
+    if model != variant.model_fingerprint:
+        raise PermanentError(f"needs the chat model {variant.model!r} as it was; models.yaml has changed it")
+    try:
+        retrieval = retrieval_fingerprint(variant.retrieval, models)
+    except GenaiopsError:
+        retrieval = None
+    if retrieval != variant.retrieval_fingerprint:
+        raise PermanentError("needs a model or prompt for retrieval that has changed since")
+    hnsw = config.indexes[variant.index].hnsw if variant.index in config.indexes else None
+    if hnsw is None or (hnsw.ef_search, hnsw.exact_below) != (variant.ef_search, variant.exact_below):
+        raise PermanentError(f"searches index {variant.index!r} with another ef_search or exact_below")
+    row = connection.execute(
+        """SELECT s.snapshot, s.snapshot = i.serving FROM index_state i JOIN index_snapshot s USING (index_name)
+           JOIN index_build b USING (build_id)
+           WHERE i.index_name = %s AND b.fingerprint = %s ORDER BY s.snapshot = i.serving DESC, s.snapshot DESC LIMIT 1""",
+        (variant.index, variant.index_fingerprint),
+    ).fetchone()
+    if row is None:
+        raise PermanentError(f"needs index {variant.index!r} as it was, and no such snapshot is retained")
+    return Restored(variant, None if row[1] else row[0])
+
+
+@dataclass(frozen=True)
 class Citation:
-    """A passage the answer names: characters ``start`` to ``end`` of a document version."""
+    """A passage the answer names: characters ``start`` to ``end`` of a document version, on ``page`` if it has pages."""
 
     number: int
     document_id: int
@@ -119,6 +196,7 @@ class Citation:
     path: str
     start: int
     end: int
+    page: int | None = None
 
 
 @dataclass(frozen=True)
@@ -130,9 +208,10 @@ class Answer:
         refused: the model said that the documents do not hold the answer.
         citations: passages named by marks that exist, in order of first mention; empty when refused.
         messages: what was sent to the model.
-        usage: of the model call that was really made, also when this answer came from the memo.
+        usage: of the model calls that were really made, retrieval's included, also when they came from the memo.
         generation_latency: seconds, likewise.
         generation: fingerprint of the row in table ``generation``.
+        retrieval: what was done to find the passages (``retrieval.Retriever``), with the usage of its model calls.
     """
 
     text: str
@@ -145,17 +224,18 @@ class Answer:
     generation_latency: float
     snapshot: int
     generation: str
+    retrieval: dict[str, Any] = field(default_factory=dict)
 
 
 class Answerer:
     """Answers questions with any variant; safe to use from several threads."""
 
-    def __init__(self, database: Database, config: ProjectConfig, models: Models, index: "VectorIndex") -> None:
-        self._database = database
-        self._config = config
+    def __init__(self, database: Database, config: ProjectConfig, models: Models, index: "Searcher") -> None:
+        from resources.retrieval import Retriever
+
         self._models = models
-        self._index = index
-        self._locks = _KeyedLocks()
+        self._memo = GenerationMemo(database)
+        self.retriever = Retriever(database, models, index, self._memo)
 
     def answer(
         self,
@@ -170,11 +250,19 @@ class Answerer:
 
         Raises:
             SnapshotNotFoundError: nothing is published, or the snapshot is not retained.
-            GenaiopsError: the model did not answer; see ``Chat.complete``.
+            GenaiopsError: a model did not answer; see ``Chat.complete``.
         """
         question = printable(question)
-        mode: Any = variant.search_mode
-        result = self._index.search(variant.index, question, mode=mode, k=variant.k, snapshot=snapshot, filters=filters)
+        result = self.retriever.retrieve(
+            variant.index,
+            question,
+            mode=variant.search_mode,
+            k=variant.k,
+            settings=variant.retrieval,
+            snapshot=snapshot,
+            filters=filters,
+            run_id=run_id,
+        )
         return self.generate(variant, question, result, run_id=run_id)
 
     def generate(self, variant: Variant, question: str, result: "SearchResult", *, run_id: str) -> Answer:
@@ -188,7 +276,8 @@ class Answerer:
         """
         passages = [_passage(number, hit) for number, hit in enumerate(result.hits, start=1)]
         messages = render(variant.prompt, question, passages)
-        key, generated = self._generate(variant, messages, run_id)
+        documents = {hit.document_id for hit in result.hits}
+        key, generated = self._memo.complete(self._models.chat(variant.model), messages, run_id, documents=documents)
         refused = is_refusal(generated.text, variant.prompt.refusal)
         return Answer(
             text=generated.text,
@@ -196,71 +285,13 @@ class Answerer:
             citations=() if refused else parse_citations(generated.text, result.hits),
             hits=result.hits,
             messages=messages,
-            usage=generated.usage,
+            usage=generated.usage + getattr(result, "usage", Usage()),
             retrieval_latency=result.latency,
             generation_latency=generated.latency,
             snapshot=result.snapshot,
             generation=key,
+            retrieval=getattr(result, "trace", {}),
         )
-
-    def _generate(self, variant: Variant, messages: list[dict[str, str]], run_id: str) -> tuple[str, ChatResult]:
-        chat = self._models.chat(variant.model)
-        key = fingerprint({"model": chat.fingerprint, "messages": messages})
-        with self._locks.hold(key):
-            known = self._stored(key)
-            if known is None:
-                said = chat.complete(messages)
-                known = self._store(key, replace(said, text=printable(said.text)), messages, chat.fingerprint, run_id)
-        return key, known
-
-    def _stored(self, key: str) -> ChatResult | None:
-        with self._database.connect() as connection:
-            row = connection.execute(
-                "SELECT text, usage, latency, model FROM generation WHERE fingerprint = %s", (key,)
-            ).fetchone()
-        if row is None:
-            return None
-        text, usage, latency, model = row
-        return ChatResult(text, Usage(**usage), latency, model["reported"], model["finish_reason"])
-
-    def _store(
-        self, key: str, said: ChatResult, messages: list[dict[str, str]], model_fingerprint: str, run_id: str
-    ) -> ChatResult:
-        model = {"fingerprint": model_fingerprint, "reported": said.model, "finish_reason": said.finish_reason}
-        with self._database.connect() as connection:
-            row = connection.execute(
-                """INSERT INTO generation (fingerprint, model, messages, text, usage, latency, run_id)
-                   VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING RETURNING 1""",
-                (key, Jsonb(model), Jsonb(messages), said.text, Jsonb(said.usage.to_json()), said.latency, run_id),
-            ).fetchone()
-        if row is not None:
-            return said
-        # Another process was first: all must see the answer that is on record.
-        return self._stored(key) or said
-
-
-class _KeyedLocks:
-    """One lock per key in use, so that two threads never pay for the same call."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._held: dict[str, tuple[threading.Lock, int]] = {}
-
-    @contextlib.contextmanager
-    def hold(self, key: str) -> Iterator[None]:
-        with self._lock:
-            lock, users = self._held.get(key, (threading.Lock(), 0))
-            self._held[key] = (lock, users + 1)
-        try:
-            with lock:
-                yield
-        finally:
-            with self._lock:
-                lock, users = self._held[key]
-                if users == 1:
-                    del self._held[key]
-                else:
-                    self._held[key] = (lock, users - 1)
 
 
 def _passage(number: int, hit: "SearchHit") -> Passage:
@@ -270,6 +301,7 @@ def _passage(number: int, hit: "SearchHit") -> Passage:
         document=f"{hit.source}/{hit.path}",
         title=hit.title,
         headings=tuple(hit.heading_path),
+        page=getattr(hit, "page", None),
     )
 
 
@@ -299,4 +331,6 @@ def parse_citations(text: str, hits: "Sequence[SearchHit]") -> tuple[Citation, .
 
 
 def _citation(number: int, hit: "SearchHit") -> Citation:
-    return Citation(number, hit.document_id, hit.version_id, hit.source, hit.path, hit.start, hit.end)
+    return Citation(
+        number, hit.document_id, hit.version_id, hit.source, hit.path, hit.start, hit.end, getattr(hit, "page", None)
+    )

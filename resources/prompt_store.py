@@ -46,6 +46,7 @@ class Passage:
         number: what the answer cites it by, from 1.
         document: ``source/path``.
         headings: heading path of the chunk, outermost first.
+        page: page of the document the chunk begins on, None where it has no pages.
     """
 
     number: int
@@ -53,6 +54,7 @@ class Passage:
     document: str
     title: str = ""
     headings: tuple[str, ...] = ()
+    page: int | None = None
 
 
 def printable(text: str) -> str:
@@ -128,6 +130,7 @@ def _framed(passage: Passage) -> Passage:
         document=_unmarked(_one_line(passage.document)),
         title=_unmarked(_one_line(passage.title)),
         headings=tuple(_unmarked(_one_line(heading)) for heading in passage.headings),
+        page=passage.page,
     )
 
 

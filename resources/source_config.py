@@ -1,43 +1,29 @@
 """The shape of ``sources.yaml``: where documents come from, and what is said about all documents of a place.
 
-Belongs here: one model per kind of source. Does not belong here: reading a source (document_sources.py).
+Belongs here: the file as a whole. Does not belong here: the settings of a kind (its module in resources/sources/).
 """
 
-from typing import Literal
+from typing import Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
-from resources.config_base import Name, Strict, unique_names
-from resources.fingerprint import fingerprint
+from resources.config_base import Strict, unique_names
+from resources.sources.base import SourceSettings
+from resources.sources.folder import FolderSource
+from resources.sources.registry import read_settings
 
+__all__ = ["FolderSource", "SourceConfig", "SourceSettings", "SourcesFile"]
 
-class FolderSource(Strict):
-    """A local folder of documents."""
-
-    kind: Literal["folder"] = "folder"
-    name: Name
-    path: str = Field(description="Folder, relative to the data directory or absolute.")
-    include: list[str] = Field(default=["**/*"], min_length=1, description="Glob patterns, relative to the folder.")
-    exclude: list[str] = Field(default=[], description="Glob patterns that win over include.")
-    licence: str | None = Field(default=None, description="Licence of documents that do not state their own.")
-    owner: str | None = Field(default=None, description="Who is asked when a document is wrong.")
-    language: str | None = Field(default=None, description="Language code where detection is not wanted.")
-    follow_symlinks: bool = False
-
-    def fingerprint(self) -> str:
-        """Hash of the fields that can change a document; owner and description cannot."""
-        return fingerprint(self.model_dump(mode="json", exclude={"owner"}))
-
-
-SourceConfig = FolderSource
+#: Settings of a source of any kind.
+SourceConfig = SourceSettings
 
 
 class SourcesFile(Strict):
     """``sources.yaml``."""
 
-    sources: list[SourceConfig] = Field(min_length=1)
+    sources: list[Annotated[SourceSettings, BeforeValidator(read_settings)]] = Field(min_length=1)
 
     @field_validator("sources")
     @classmethod
-    def _unique(cls, value: list[SourceConfig]) -> list[SourceConfig]:
+    def _unique(cls, value: list[Any]) -> list[Any]:
         return unique_names(value, "source")

@@ -1,7 +1,8 @@
 """Search: vector, full-text and hybrid retrieval from one published snapshot of an index.
 
-Belongs here: reading an index at a snapshot, ranking, filters, and which snapshots there are.
-Does not belong here: writing an index (assets/index), and what is done with the hits (answerer.py).
+Belongs here: reading an index at a snapshot, filters and labels, and which snapshots there are.
+Does not belong here: writing an index (assets/index), the SQL of a search (search_statements.py), what is searched for
+and what is done with the hits (retrieval.py, answerer.py).
 
 Every search is one read-only transaction with one database snapshot, so a publish or a retention that runs beside it
 is seen wholly or not at all. Results have one total order (score, then chunk hash, source, path, ordinal; never row
@@ -9,22 +10,30 @@ ids), so that an index that grew by refreshes answers like one that was built at
 """
 
 import difflib
-import math
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
-from psycopg import sql
+from psycopg.types.json import Jsonb
+from psycopg.types.numeric import Int8
 
 from resources.chunk_config import chunker_fingerprint, enrichment_fingerprint
 from resources.config import EmbeddingModel, ProjectConfig, Provider
 from resources.config_base import SearchMode
-from resources.errors import PermanentError, SnapshotNotFoundError
+from resources.errors import PermanentError, SnapshotNotFoundError, TransientError
 from resources.fingerprint import fingerprint
+from resources.fusion import Fusion, resolve_fusion
+from resources.index_config import EnrichmentConfig, RetrievalConfig
 from resources.postgres import Connection, Database
+from resources.query_cleaning import clean_query
+from resources.search_statements import BM25_B as BM25_B
+from resources.search_statements import BM25_K1 as BM25_K1
+from resources.search_statements import CONDITIONS, READ_ALL_BELOW, Shape, statement
+from resources.sharding import source_of
+from resources.text_search import AUTO, MAXIMUM_CHARACTERS, configuration_of, present_configurations
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,30 +41,45 @@ if TYPE_CHECKING:
     from resources.models import Embedder, Models
 
 #: Of the rows of an index (columns, the text that full-text search sees, digests) and of ranking.
-CODE_VERSION = "1"
+CODE_VERSION = "2"
+#: Layout of the rows this version writes; builds of layout 1 lack the columns ``words`` and ``configuration``.
+LAYOUT = 2
 
-#: Reciprocal-rank fusion: score = sum over lists of 1 / (RRF_K + rank) (Cormack, Clarke, Büttcher, SIGIR 2009).
-RRF_K = 60
-#: BM25 as Anserini sets it for passages.
-BM25_K1, BM25_B = 0.9, 0.4
-#: Occurrences of a question word are counted up to here; a more frequent word weighs as if it occurred so often.
-FREQUENCY_CAP = 5_000
-#: Chunks that are ranked by BM25: those with the rarest words of the question, up to about this many.
-CANDIDATE_CAP = 10_000
-#: Words of a question that take part in full-text search, rarest first.
-MAXIMUM_WORDS = 32
+#: Breadth of the graph search where neither the configuration nor the snapshot names one.
+DEFAULT_EF_SEARCH = 80
 #: Questions whose vectors a VectorIndex keeps, so that asking them again costs no request.
 REMEMBERED_QUESTIONS = 4_096
+#: Seconds after which the server gives a search up, where the index is not configured any more.
+DEFAULT_TIMEOUT = 30.0
 
 
 @dataclass(frozen=True)
 class SearchFilter:
-    """Conditions on documents; None means no condition, and all that are given must hold."""
+    """Conditions on documents; None means no condition, and all that are given must hold.
+
+    Attributes:
+        sources: by name; the name of a source stands for all of its shards.
+        path_prefix: of the path inside the source.
+        title: part of the title, whatever the case.
+        media_types: such as ``application/pdf``.
+        origin_from, origin_before: when the document was last changed where it comes from; documents of which that is
+            unknown pass neither.
+        metadata: (key, value) pairs of the document's metadata; values compare as JSON.
+        labels: what the caller may see beside sources without a label. None is a caller without restriction
+            (operators, evaluation). Labels come from the current configuration, so that they hold for every retained
+            snapshot at once; a source that is not configured any more is invisible to a caller with labels.
+    """
 
     sources: tuple[str, ...] | None = None
     languages: tuple[str, ...] | None = None
     licences: tuple[str, ...] | None = None
     path_prefix: str | None = None
+    title: str | None = None
+    media_types: tuple[str, ...] | None = None
+    origin_from: datetime | None = None
+    origin_before: datetime | None = None
+    metadata: tuple[tuple[str, Any], ...] | None = None
+    labels: tuple[str, ...] | None = None
 
     @property
     def empty(self) -> bool:
@@ -69,11 +93,19 @@ class SearchHit:
 
     Attributes:
         rank: 1 is best.
-        score: vector: cosine similarity; full_text: BM25; hybrid: the reciprocal-rank sum. Larger is better.
+        score: larger is better. vector: the cosine, the inner product or the negated Euclidean distance, by the
+            index; full_text: BM25; hybrid: what its fusion gives.
         version_id: the document version the snapshot shows; ``path`` and ``title`` are that version's.
         start: first character of the chunk in the document text; ``end`` is one past the last.
         text: the chunk itself, without what was added to it for embedding.
         vector_rank: rank in the vector list, None when it is not in it; ``text_rank`` likewise.
+        page: page of the first character, of a document with pages; ``last_page`` that of the last.
+        chunk_hash: content address of the chunk, ``text_hash`` of the document text, both hexadecimal.
+        chunker: fingerprint of the chunker; with ``text_hash`` and ``ordinal`` the key of the chunk in ``chunk``.
+        language: of the document, None when unknown.
+        vector_score, text_score: scores of the two searches, where they were computed.
+        read_start: first character of ``text`` when retrieval widened it beyond the chunk, else None; ``read_end``
+            likewise.
     """
 
     rank: int
@@ -90,6 +122,16 @@ class SearchHit:
     heading_path: tuple[str, ...]
     vector_rank: int | None
     text_rank: int | None
+    page: int | None = None
+    last_page: int | None = None
+    chunk_hash: str = ""
+    text_hash: str = ""
+    chunker: str = ""
+    language: str | None = None
+    vector_score: float | None = None
+    text_score: float | None = None
+    read_start: int | None = None
+    read_end: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The fields as a JSON object."""
@@ -97,8 +139,12 @@ class SearchHit:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "SearchHit":
-        """The inverse of ``to_json``."""
-        return cls(**{**value, "heading_path": tuple(value["heading_path"])})
+        """The inverse of ``to_json``; also of what another version of this class wrote."""
+        known = {name: value[name] for name in _HIT_FIELDS if name in value}
+        return cls(**{**known, "heading_path": tuple(value["heading_path"])})
+
+
+_HIT_FIELDS = tuple(item.name for item in fields(SearchHit))
 
 
 @dataclass(frozen=True)
@@ -146,8 +192,11 @@ class View:
     Attributes:
         config: of the build: ``index`` (IndexConfig), ``embedder`` ({fingerprint, model, provider}) and fingerprints.
         chunks: chunks visible at the snapshot.
-        lexemes: distinct words per chunk, summed over these chunks; for the average length BM25 needs.
+        lexemes: words of these chunks, for the average length BM25 needs.
         graph: whether the build has an HNSW graph; without one every search is exact.
+        sources: chunks by partition.
+        configurations: text search configurations a question is read with.
+        ef_search: breadth of the graph search that was found to be enough for this snapshot; None: none was looked for.
     """
 
     index: str
@@ -158,6 +207,35 @@ class View:
     chunks: int
     lexemes: int
     graph: bool
+    sources: Mapping[str, int]
+    configurations: tuple[str, ...]
+    ef_search: int | None = None
+
+    @classmethod
+    def of(
+        cls,
+        index: str,
+        snapshot: int,
+        build_id: int,
+        table: str,
+        config: dict[str, Any],
+        counts: dict[str, Any],
+        graph: bool,
+    ) -> "View":
+        """The view of a snapshot with these counts."""
+        return cls(
+            index,
+            snapshot,
+            build_id,
+            table,
+            config,
+            counts["chunks"],
+            counts["lexemes"],
+            graph,
+            {name: int(item["chunks"]) for name, item in counts.get("by_source", {}).items()},
+            present_configurations(config["index"]["text_search"], counts),
+            counts.get("ef_search"),
+        )
 
 
 def index_fingerprint(config: ProjectConfig, models: "Models", index: str) -> str:
@@ -169,8 +247,8 @@ def index_fingerprint(config: ProjectConfig, models: "Models", index: str) -> st
     settings = config.indexes[index]
     return fingerprint(
         {
-            "chunker": chunker_fingerprint(settings.chunker),
-            "enrichment": enrichment_fingerprint(settings.enrichment),
+            "chunker": chunker_fingerprint(settings.chunker, models),
+            "enrichment": enrichment_fingerprint(settings.enrichment, models),
             "embedder": models.embedder(settings.embedder).fingerprint,
             "vector_type": settings.vector_type,
             "distance": settings.distance,
@@ -186,13 +264,21 @@ def graph_name(table: str) -> str:
     return f"{table}_embedding"
 
 
+def words_name(table: str) -> str:
+    """Name of the table of word frequencies beside a build's table."""
+    return table.replace("chunks_", "words_", 1)
+
+
 class VectorIndex:
     """Searches the indexes of a project.
 
     Args:
         database: where the indexes are.
-        config: for ``ef_search`` and ``exact_below``; everything that must fit the rows comes from the build itself.
+        config: for ``ef_search``, ``exact_below``, the time limit and the labels of sources; everything that must fit the
+            rows comes from the build itself.
         models: embeds the questions.
+
+    Safe to use from several threads: what is remembered is replaced, never changed.
     """
 
     def __init__(self, database: Database, config: ProjectConfig, models: "Models") -> None:
@@ -200,6 +286,7 @@ class VectorIndex:
         self._config = config
         self._models = models
         self._embedded: dict[tuple[str, str], tuple[np.ndarray, float]] = {}
+        self._views: dict[tuple[str, int | None], View] = {}
 
     def search(
         self,
@@ -210,14 +297,24 @@ class VectorIndex:
         k: int = 5,
         snapshot: int | None = None,
         filters: SearchFilter | None = None,
+        fusion: Fusion | None = None,
+        depth: int | None = None,
     ) -> SearchResult:
         """Find the ``k`` best chunks for a question in the serving snapshot, or in the one given.
+
+        Args:
+            fusion: of the two lists of a hybrid search; by default as the index is configured (``retrieval.fusion``).
+            depth: length of the lists that are fused; by default 5 * k and at least ``retrieval.candidates``.
 
         Raises:
             PermanentError: there is no such index, or no embedding model fits the snapshot.
             SnapshotNotFoundError: nothing was published yet, or the snapshot is not retained.
+            TransientError: the search took longer than ``search_timeout`` of the index.
         """
-        return self.search_many(index, [question], mode=mode, k=k, snapshot=snapshot, filters=filters)[0]
+        found = self.search_many(
+            index, [question], mode=mode, k=k, snapshot=snapshot, filters=filters, fusion=fusion, depth=depth
+        )
+        return found[0]
 
     def search_many(
         self,
@@ -228,43 +325,59 @@ class VectorIndex:
         k: int = 5,
         snapshot: int | None = None,
         filters: SearchFilter | None = None,
+        fusion: Fusion | None = None,
+        depth: int | None = None,
     ) -> list[SearchResult]:
         """Search several questions in one snapshot; they are embedded together, in batches.
+
+        A search makes one round trip: the look-up of the snapshot, the settings and the statement go out together,
+        made for the snapshot that was found last time; when the look-up answers with another, the search is repeated.
 
         Raises:
             As ``search``.
         """
         if mode not in ("vector", "full_text", "hybrid"):
             raise PermanentError(f"there is no search mode {mode!r}; allowed: vector, full_text, hybrid")
-        if k < 1:
-            raise PermanentError(f"k must be at least 1, not {k}")
+        if k < 1 or (depth is not None and depth < 1):
+            raise PermanentError(f"k and depth must be at least 1, not {k} and {depth}")
         if not questions:
             return []
+        questions = [question[:MAXIMUM_CHARACTERS] for question in questions]
         vectors: list[tuple[np.ndarray | None, float]] = [(None, 0.0)] * len(questions)
         embedded_by = None
-        for _ in range(3):
+        for _ in range(5):
             started = time.perf_counter()
-            embedder = self._embedder(self._read_view(index, snapshot)) if mode != "full_text" else None
+            view = self._views.get((index, snapshot)) or self._read_view(index, snapshot)
+            embedder = self._embedder(view) if mode != "full_text" else None
             shared = (time.perf_counter() - started) / len(questions)
-            if embedder and embedded_by != embedder.fingerprint:
-                vectors = self._embed(embedder, questions)
-                embedded_by = embedder.fingerprint
+            if embedder and embedded_by != _embedded_with(view):
+                vectors = self._embed(embedder, [clean_query(question, _enrichment(view)) for question in questions])
+                embedded_by = _embedded_with(view)
             try:
                 with self._database.connect() as connection:
-                    connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-                    view = self._view(connection, index, snapshot)
-                    if mode != "full_text" and view.config["embedder"]["fingerprint"] != embedded_by:
-                        continue  # published with another embedding model since the questions were embedded
                     results = []
                     for question, (vector, embedding) in zip(questions, vectors, strict=True):
                         begin = time.perf_counter()
-                        hits = self.search_view(connection, view, question, vector, mode=mode, k=k, filters=filters)
+                        search = self._plan(view, question, vector, mode, k, filters, None, fusion, depth)
+                        if not results:
+                            now = self._begin(connection, search, index, snapshot)
+                            if now != view:
+                                break  # published, rolled back or erased since this snapshot was looked up
+                        hits = self._finish(connection, search)
                         latency = time.perf_counter() - begin + shared + embedding
                         results.append(SearchResult(index, view.snapshot, mode, hits, latency))
-                    return results
+                    else:
+                        return results
+                    self._remember(index, snapshot, now)
             except psycopg.errors.UndefinedTable:
-                continue  # retention dropped the build between the look-up and the search: look up again
-        raise SnapshotNotFoundError(f"index {index!r} changed its build three times during one search; search again")
+                # retention dropped the build since the snapshot was looked up: look up again
+                self._views.pop((index, snapshot), None)
+            except psycopg.errors.QueryCanceled as error:
+                raise TransientError(
+                    f"a search of index {index!r} was given up after {self._timeout(index):g} s; "
+                    "ask for less, or raise search_timeout of the index"
+                ) from error
+        raise SnapshotNotFoundError(f"index {index!r} changed again and again during one search; search again")
 
     def search_view(
         self,
@@ -277,6 +390,9 @@ class VectorIndex:
         k: int,
         filters: SearchFilter | None = None,
         exact: bool | None = None,
+        fusion: Fusion | None = None,
+        depth: int | None = None,
+        ef_search: int | None = None,
     ) -> tuple[SearchHit, ...]:
         """Search one view in the surrounding transaction; the gates use it on a snapshot that is only staged.
 
@@ -284,49 +400,10 @@ class VectorIndex:
             question: used by full_text and hybrid.
             vector: embedding of the question, used by vector and hybrid.
             exact: compare with every vector (True) or walk the graph (False); None lets the number of rows decide.
+            ef_search: breadth of the graph search in place of what the configuration or the snapshot says.
         """
-        filters = filters if filters and not filters.empty else None
-        settings = view.config["index"]
-        current = self._config.indexes.get(view.index)
-        hnsw = current.hnsw.model_dump() if current else settings["hnsw"]
-        depth = max(50, 5 * k) if mode == "hybrid" else k
-        names: dict[str, Any] = {
-            "build": view.build_id,
-            "snapshot": view.snapshot,
-            "depth": depth,
-            "k": k,
-            **_filter_parameters(filters),
-        }
-        with_vector = mode != "full_text" and vector is not None and bool(vector.any())
-        visible = view.chunks
-        if with_vector:
-            if filters and exact is None and view.graph:
-                visible = _count_filtered(connection, filters, names)
-            if exact is None:
-                exact = not view.graph or visible < max(hnsw["exact_below"], depth)
-            names["vector"] = _vector_parameter(vector, settings["vector_type"])
-        words: list[tuple[str, float]] = []
-        if mode != "vector":
-            words, candidates = _weigh_words(connection, view, question)
-            names["candidates"] = candidates
-            names["average"] = view.lexemes / view.chunks if view.chunks else 1.0
-            for position, (word, weight) in enumerate(words):
-                names[f"word{position}"], names[f"weight{position}"] = word, weight
-        connection.execute(
-            """SELECT set_config('plan_cache_mode', 'force_custom_plan', true), set_config('hnsw.ef_search', %s, true),
-                      set_config('hnsw.iterative_scan', 'strict_order', true)""",
-            (str(min(1000, max(hnsw["ef_search"], depth))),),
-        )
-        statement = _statement(view, filters, vector=with_vector, exact=bool(exact), words=len(words))
-        if statement is None:
-            return ()
-        rows = connection.execute(statement, names).fetchall()
-        if with_vector and not exact and (not rows or rows[0][13] < min(depth, visible)):
-            # the graph walk gave up before it met enough rows that are visible and pass the filter
-            statement = _statement(view, filters, vector=True, exact=True, words=len(words))
-            assert statement is not None
-            rows = connection.execute(statement, names).fetchall()
-        return tuple(_hit(rank, *row[:13]) for rank, row in enumerate(rows, 1))
+        search = self._plan(view, question, vector, mode, k, filters, exact, fusion, depth, ef_search)
+        return self._finish(connection, search)
 
     def serving(self, index: str) -> int:
         """The snapshot readers get by default.
@@ -366,7 +443,7 @@ class VectorIndex:
         missing = [question for question, known in remembered.items() if known is None]
         if missing:
             started = time.perf_counter()
-            vectors = embedder.embed(missing).vectors
+            vectors = embedder.embed(missing, query=True).vectors
             seconds = (time.perf_counter() - started) / len(missing)
             if len(self._embedded) + len(missing) > REMEMBERED_QUESTIONS:
                 self._embedded = {}
@@ -376,23 +453,156 @@ class VectorIndex:
                     self._embedded[embedder.fingerprint, question] = (vector, seconds)
         return [remembered[question] or (None, 0.0) for question in questions]
 
+    def _plan(
+        self,
+        view: View,
+        question: str,
+        vector: "np.ndarray | None",
+        mode: SearchMode,
+        k: int,
+        filters: SearchFilter | None,
+        exact: bool | None,
+        fusion: Fusion | None,
+        depth: int | None,
+        ef_search: int | None = None,
+    ) -> "_Search":
+        """Everything a search needs, decided without the database."""
+        filters = filters or SearchFilter()
+        settings = view.config["index"]
+        current = self._config.indexes.get(view.index)
+        retrieval = current.retrieval if current else RetrievalConfig.model_validate(settings.get("retrieval", {}))
+        if fusion is None:
+            lexical = view.config["embedder"]["provider"]["kind"] == "offline"
+            fusion = resolve_fusion(retrieval.fusion, lexical=lexical)
+        hnsw = current.hnsw.model_dump() if current else settings["hnsw"]
+        depth = max(
+            depth or (max(retrieval.candidates, 5 * k) if mode == "hybrid" else k), k if mode != "hybrid" else 1
+        )
+        with_vector = mode != "full_text" and vector is not None and bool(vector.any())
+        permitted = self._permitted(view, filters)
+        chunks = view.chunks if permitted is None else sum(view.sources[name] for name in permitted)
+        exact_below = max(hnsw["exact_below"], depth)
+        conditions = tuple(name for name in CONDITIONS if getattr(filters, name) is not None)
+        if permitted is not None and chunks < max(exact_below, READ_ALL_BELOW):
+            conditions = ("permitted", *conditions)
+        if exact is None and (not view.graph or not conditions):
+            exact = not view.graph or chunks < exact_below
+        shape = Shape(
+            table=view.table,
+            words=words_name(view.table),
+            counted=view.config.get("layout", 1) >= 2,
+            text_search=settings["text_search"] if mode != "vector" else None,
+            distance=settings["distance"] if with_vector else None,
+            exact=exact,
+            conditions=conditions,
+            sources=permitted is not None,
+            depth=depth,
+            k=k,
+            fusion=fusion.method,
+        )
+        configured: int | str = hnsw["ef_search"]
+        breadth = ef_search or (view.ef_search or DEFAULT_EF_SEARCH if configured == AUTO else int(configured))
+        parameters: dict[str, Any] = {
+            "build": Int8(view.build_id),
+            "snapshot": Int8(view.snapshot),
+            "chunks": Int8(chunks),
+            "total": Int8(view.chunks),
+            "exact_below": Int8(exact_below),
+            "average": float(view.lexemes / view.chunks) if view.chunks and view.lexemes else 1.0,
+            "question": clean_query(question[:MAXIMUM_CHARACTERS], _enrichment(view), "search").replace("\0", " "),
+            "configuration": view.configurations[0],
+            "configurations": _configurations(view, filters),
+            "vector": _vector_parameter(vector, settings["vector_type"]) if with_vector else None,
+            "vector_weight": float(fusion.vector_weight),
+            "text_weight": float(fusion.text_weight),
+            "rrf_k": float(fusion.k),
+            "sources": permitted,
+            **_condition_parameters(filters),
+        }
+        # nothing to search with, or nothing the caller may see
+        empty = (permitted is not None and not chunks) or not (shape.distance or shape.text_search)
+        return _Search(
+            view=view,
+            shape=shape,
+            parameters=parameters,
+            settings={
+                "plan_cache_mode": "force_generic_plan",
+                "jit": "off",
+                "hnsw.ef_search": str(min(1000, max(breadth, depth))),
+                "hnsw.iterative_scan": "strict_order",
+                "statement_timeout": f"{int(self._timeout(view.index) * 1000)}ms",
+            },
+            empty=empty,
+        )
+
+    def _begin(self, connection: Connection, search: "_Search", index: str, snapshot: int | None) -> View:
+        """Look the snapshot up and search it in one round trip; returns the snapshot there is."""
+        with connection.pipeline():
+            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            row = connection.execute(_VIEW, (snapshot, index))
+            if not search.empty:
+                search.send(connection)
+        return self._view_of(connection, row.fetchone(), index, snapshot)
+
+    def _finish(self, connection: Connection, search: "_Search") -> tuple[SearchHit, ...]:
+        """The hits of a search that was sent, or is sent now."""
+        if search.empty:
+            return ()
+        if search.cursor is None:
+            with connection.pipeline():
+                search.send(connection)
+        assert search.cursor is not None
+        rows = search.cursor.fetchall()
+        depth, exact_below = search.shape.depth, int(search.parameters["exact_below"])
+        walked = search.shape.distance is not None and not search.shape.exact
+        found, reach = (rows[0][-2], rows[0][-1]) if rows else (0, exact_below)
+        if walked and (search.shape.exact is False or reach >= exact_below) and found < min(depth, reach):
+            # the graph walk gave up before it met enough rows that are visible and pass the filter
+            return self._finish(connection, search.exactly())
+        chunker = search.view.config.get("chunker", "")
+        return tuple(_hit(rank, chunker, *row[:-2]) for rank, row in enumerate(rows, 1))
+
+    def _permitted(self, view: View, filters: SearchFilter) -> list[str] | None:
+        """The partitions of the snapshot a search may read; None: all of them."""
+        if filters.sources is None and filters.labels is None:
+            return None
+        names = [
+            name
+            for name in view.sources
+            if filters.sources is None or name in filters.sources or source_of(name) in filters.sources
+        ]
+        if filters.labels is not None:
+            labels = {source_of(name): source.label for name, source in self._config.sources.items()}
+            names = [
+                name
+                for name in names
+                if source_of(name) in labels and labels[source_of(name)] in (None, *filters.labels)
+            ]
+        return sorted(names)
+
+    def _timeout(self, index: str) -> float:
+        current = self._config.indexes.get(index)
+        return current.search_timeout if current else DEFAULT_TIMEOUT
+
+    def _remember(self, index: str, snapshot: int | None, view: View) -> None:
+        if len(self._views) >= REMEMBERED_QUESTIONS:
+            self._views = {}
+        self._views[index, snapshot] = view
+
     def _read_view(self, index: str, snapshot: int | None) -> View:
         with self._database.connect() as connection:
-            return self._view(connection, index, snapshot)
+            view = self._view(connection, index, snapshot)
+        self._remember(index, snapshot, view)
+        return view
 
     def _view(self, connection: Connection, index: str, snapshot: int | None) -> View:
-        row: Any = connection.execute(
-            """SELECT s.snapshot, s.build_id, b.table_name, b.config, s.counts,
-                      to_regclass('genaiops.' || b.table_name || '_embedding') IS NOT NULL
-               FROM index_state i
-               LEFT JOIN index_snapshot s ON s.index_name = i.index_name AND s.snapshot = coalesce(%s, i.serving)
-               LEFT JOIN index_build b ON b.build_id = s.build_id
-               WHERE i.index_name = %s""",
-            (snapshot, index),
-        ).fetchone()
+        return self._view_of(connection, connection.execute(_VIEW, (snapshot, index)).fetchone(), index, snapshot)
+
+    def _view_of(self, connection: Connection, row: Any, index: str, snapshot: int | None) -> View:
         if row is None:
             self._refuse_unknown(connection, index)
         if row is None or row[0] is None:
+            self._views.pop((index, snapshot), None)
             if snapshot is None:
                 raise SnapshotNotFoundError(f"index {index!r} has no published snapshot yet; materialize search_index")
             retained = [
@@ -404,8 +614,7 @@ class VectorIndex:
             raise SnapshotNotFoundError(
                 f"snapshot {snapshot} of index {index!r} is not retained; retained: {', '.join(retained) or 'none'}"
             )
-        counts = row[4]
-        return View(index, row[0], row[1], row[2], row[3], counts["chunks"], counts["lexemes"], row[5])
+        return View.of(index, *row)
 
     def _refuse_unknown(self, connection: Connection, index: str) -> None:
         known = {name for (name,) in connection.execute("SELECT index_name FROM index_state")} | set(
@@ -436,17 +645,61 @@ class VectorIndex:
         return former
 
 
-def _hit(rank: int, score: float, *columns: Any) -> SearchHit:
-    *before, heading_path, vector_rank, text_rank = columns
-    return SearchHit(rank, score, *before, tuple(heading_path), vector_rank, text_rank)  # pyright: ignore[reportCallIssue]
+def _enrichment(view: View) -> EnrichmentConfig:
+    """The enrichment the build was made with; its questions are cleaned as its chunks were."""
+    return EnrichmentConfig.model_validate(view.config["index"].get("enrichment", {}))
+
+
+def _embedded_with(view: View) -> tuple[str, bool]:
+    """What decides the vector of a question."""
+    step = _enrichment(view).step("clean")
+    return view.config["embedder"]["fingerprint"], step is not None and "embed" in step.use
+
+
+_VIEW = """SELECT s.snapshot, s.build_id, b.table_name, b.config, s.counts,
+                  to_regclass('genaiops.' || b.table_name || '_embedding') IS NOT NULL
+           FROM index_state i
+           LEFT JOIN index_snapshot s ON s.index_name = i.index_name AND s.snapshot = coalesce(%s, i.serving)
+           LEFT JOIN index_build b ON b.build_id = s.build_id
+           WHERE i.index_name = %s"""
+
+
+@dataclass
+class _Search:
+    """One search: what is sent, and where its rows arrive."""
+
+    view: View
+    shape: Shape
+    parameters: dict[str, Any]
+    settings: dict[str, str]
+    empty: bool
+    cursor: "psycopg.Cursor[Any] | None" = None
+
+    def send(self, connection: Connection) -> None:
+        """Send settings and statement; in a pipeline they travel together."""
+        calls = ", ".join("set_config(%s, %s, true)" for _ in self.settings)
+        values = [part for setting in self.settings.items() for part in setting]
+        connection.execute(cast(Any, f"SELECT {calls}"), values)
+        self.cursor = connection.execute(cast(Any, statement(self.shape)), self.parameters, prepare=True)
+
+    def exactly(self) -> "_Search":
+        """The same search by comparing with every vector."""
+        return replace(self, shape=replace(self.shape, exact=True), cursor=None)
+
+
+def _hit(rank: int, chunker: str, score: float, *columns: Any) -> SearchHit:
+    values = dict(zip(_ROW_FIELDS, columns, strict=True))
+    values["heading_path"] = tuple(values["heading_path"])
+    return SearchHit(rank=rank, score=score, chunker=chunker, **values)
+
+
+#: Fields of a hit in the order of the statement's columns, after the score.
+_ROW_FIELDS = tuple(name for name in _HIT_FIELDS if name not in ("rank", "score", "chunker", "read_start", "read_end"))
 
 
 def _snapshot_info(*columns: Any) -> SnapshotInfo:
     *before, pinned = columns
     return SnapshotInfo(*before, tuple(pinned))  # pyright: ignore[reportCallIssue]
-
-
-# --- statements -----------------------------------------------------------------------------------------
 
 
 def _vector_parameter(vector: "np.ndarray | None", vector_type: str) -> Any:
@@ -456,175 +709,20 @@ def _vector_parameter(vector: "np.ndarray | None", vector_type: str) -> Any:
     return HalfVector(vector) if vector_type == "halfvec" else Vector(vector)
 
 
-def _filter_parameters(filters: SearchFilter | None) -> dict[str, Any]:
-    if filters is None:
-        return {}
+def _configurations(view: View, filters: SearchFilter) -> list[str]:
+    """What the question is read with: every configuration of the snapshot, or those of the languages asked for."""
+    wanted = {configuration_of(language) for language in filters.languages or ()}
+    return [name for name in view.configurations if name in wanted] or list(view.configurations)
+
+
+def _condition_parameters(filters: SearchFilter) -> dict[str, Any]:
     return {
-        "sources": list(filters.sources) if filters.sources is not None else None,
         "languages": list(filters.languages) if filters.languages is not None else None,
         "licences": list(filters.licences) if filters.licences is not None else None,
         "path_prefix": filters.path_prefix,
+        "title": filters.title,
+        "media_types": list(filters.media_types) if filters.media_types is not None else None,
+        "origin_from": filters.origin_from,
+        "origin_before": filters.origin_before,
+        "metadata": Jsonb(dict(filters.metadata)) if filters.metadata is not None else None,
     }
-
-
-def _filtered_documents(filters: SearchFilter) -> sql.Composable:
-    conditions = []
-    if filters.sources is not None:
-        conditions.append(sql.SQL("d.source = ANY(%(sources)s)"))
-    if filters.languages is not None:
-        conditions.append(sql.SQL("v.language = ANY(%(languages)s)"))
-    if filters.licences is not None:
-        conditions.append(sql.SQL("v.licence = ANY(%(licences)s)"))
-    if filters.path_prefix is not None:
-        conditions.append(sql.SQL("starts_with(v.path, %(path_prefix)s)"))
-    return sql.SQL(
-        """FROM index_document d JOIN document_version v USING (version_id)
-           WHERE d.build_id = %(build)s AND d.valid_from <= %(snapshot)s AND d.valid_to > %(snapshot)s AND {}"""
-    ).format(sql.SQL(" AND ").join(conditions))
-
-
-def _count_filtered(connection: Connection, filters: SearchFilter, names: dict[str, Any]) -> int:
-    row = connection.execute(
-        sql.SQL("SELECT coalesce(sum(d.chunks), 0) {}").format(_filtered_documents(filters)), names
-    ).fetchone()
-    return int(row[0]) if row else 0
-
-
-def _weigh_words(connection: Connection, view: View, question: str) -> tuple[list[tuple[str, float]], str]:
-    """The words of a question with their BM25 weights, and the query that selects the chunks to be ranked.
-
-    Chunks with any of the rarest words are ranked, as many words as fit ``CANDIDATE_CAP``; a chunk that has only the
-    more frequent ones could not come first. When every word is frequent, a chunk must have all of them.
-    """
-    rows = connection.execute(
-        sql.SQL(
-            """SELECT w.query, (SELECT count(*) FROM (SELECT FROM {table} c WHERE c.tsv @@ w.query::tsquery
-                                AND c.valid_from <= %(snapshot)s AND c.valid_to > %(snapshot)s LIMIT {cap}) seen)
-               FROM (SELECT '''' || replace(replace(lexeme, '\\', '\\\\'), '''', '''''') || '''' AS query
-                     FROM unnest(to_tsvector(%(configuration)s::regconfig, %(question)s))) w"""
-        ).format(table=sql.Identifier(view.table), cap=sql.Literal(FREQUENCY_CAP)),
-        {
-            "snapshot": view.snapshot,
-            "configuration": view.config["index"]["text_search"],
-            "question": question.replace("\0", " "),
-        },
-    ).fetchall()
-    words = sorted(((query, count) for query, count in rows if count), key=lambda item: (item[1], item[0]))
-    words = words[:MAXIMUM_WORDS]
-    selective, total = [], 0
-    for query, count in words:
-        if count >= FREQUENCY_CAP or total + count > CANDIDATE_CAP:
-            break
-        selective.append(query)
-        total += count
-    weights = [(query, math.log(1 + (view.chunks - count + 0.5) / (count + 0.5))) for query, count in words]
-    return weights, " | ".join(selective) if selective else " & ".join(query for query, _ in words)
-
-
-def _statement(
-    view: View, filters: SearchFilter | None, *, vector: bool, exact: bool, words: int
-) -> sql.Composed | None:
-    """One statement for the whole search; None when there is nothing to search with."""
-    parts: dict[str, sql.Composable] = {
-        "table": sql.Identifier(view.table),
-        "filter": sql.SQL("AND c.document_id IN (SELECT d.document_id {})").format(_filtered_documents(filters))
-        if filters
-        else sql.SQL(""),
-        "shown": sql.SQL(
-            """CROSS JOIN LATERAL (
-                   SELECT version_id FROM index_document WHERE build_id = %(build)s AND document_id = c.document_id
-                     AND valid_from <= %(snapshot)s AND valid_to > %(snapshot)s OFFSET 0) d
-               JOIN document_version v ON v.version_id = d.version_id"""
-        ),
-    }
-    lists = []
-    if vector:
-        lists.append(_vector_list(parts, exact))
-    if words:
-        lists.append(_text_list(parts, words))
-    if not lists:
-        return None
-    if vector and words:
-        fused = sql.SQL(
-            """SELECT document_id, ordinal, valid_from, a.rank AS vector_rank, b.rank AS text_rank,
-                      coalesce(1.0::float8 / ({k} + a.rank), 0) + coalesce(1.0::float8 / ({k} + b.rank), 0) AS score
-               FROM vector_list a FULL JOIN text_list b USING (document_id, ordinal, valid_from)"""
-        ).format(k=sql.Literal(RRF_K))
-    elif vector:
-        fused = sql.SQL(
-            """SELECT document_id, ordinal, valid_from, rank AS vector_rank, NULL::bigint AS text_rank,
-                      1 - distance AS score FROM vector_list"""
-        )
-    else:
-        fused = sql.SQL(
-            "SELECT document_id, ordinal, valid_from, NULL::bigint AS vector_rank, rank AS text_rank, score FROM text_list"
-        )
-    return sql.SQL(
-        """WITH {lists}, fused AS ({fused})
-           SELECT f.score, c.document_id, d.version_id, c.source, v.path, v.title, c.ordinal, c.start_char, c.end_char,
-                  c.content, c.heading_path, f.vector_rank, f.text_rank, {found}
-           FROM fused f JOIN {table} c USING (document_id, ordinal, valid_from) {shown}
-           ORDER BY f.score DESC, c.chunk_hash, c.source, v.path, c.ordinal LIMIT %(k)s"""
-    ).format(
-        lists=sql.SQL(", ").join(lists),
-        fused=fused,
-        table=parts["table"],
-        shown=parts["shown"],
-        found=sql.SQL("(SELECT count(*) FROM vector_list)" if vector else "0"),
-    )
-
-
-def _vector_list(parts: dict[str, sql.Composable], exact: bool) -> sql.Composable:
-    # Adding zero keeps the planner from the graph. WITH TIES brings every row that could take the last place,
-    # so that the tie is broken by the same keys everywhere.
-    nearest = (
-        sql.SQL("ORDER BY distance, c.chunk_hash FETCH FIRST %(depth)s ROWS WITH TIES")
-        if exact
-        else sql.SQL("ORDER BY c.embedding <=> %(vector)s LIMIT %(depth)s")
-    )
-    return sql.SQL(
-        """nearest AS MATERIALIZED (
-               SELECT c.document_id, c.ordinal, c.valid_from, c.chunk_hash, c.source,
-                      (c.embedding <=> %(vector)s){zero} AS distance
-               FROM {table} c WHERE c.valid_from <= %(snapshot)s AND c.valid_to > %(snapshot)s {filter} {nearest}),
-           vector_list AS MATERIALIZED (
-               SELECT c.document_id, c.ordinal, c.valid_from, c.distance,
-                      row_number() OVER (ORDER BY c.distance, c.chunk_hash, c.source, v.path, c.ordinal) AS rank
-               FROM nearest c {shown} ORDER BY rank LIMIT %(depth)s)"""
-    ).format(**parts, nearest=nearest, zero=sql.SQL(" + 0" if exact else ""))
-
-
-def _text_list(parts: dict[str, sql.Composable], words: int) -> sql.Composable:
-    """BM25 (Robertson and Zaragoza, 2009): sum of idf * (k1 + 1) * tf / (tf + K), K = k1 * (1 - b + b * length / average).
-
-    ``ts_rank`` of a single word is 0.1 * (1 + 1/4 + ... + 1/tf²) / 1.64493406685, and what the series lacks to its
-    limit is within 0.05 / tf³ of 1 / (tf + 1/2); so the number of occurrences comes out of it exactly, at a tenth of
-    the price of unnesting the vector. Length is counted in distinct words.
-    """
-    terms = [
-        sql.SQL(
-            """{weight}::float8 * {gain} * (1 - norm.k / (norm.k +
-               round(1 / (1.6449340668482264 - ts_rank(c.tsv, {word}::tsquery)::float8 * 16.449340668482264) - 0.5)))"""
-        ).format(
-            weight=sql.Placeholder(f"weight{position}"),
-            word=sql.Placeholder(f"word{position}"),
-            gain=sql.Literal(BM25_K1 + 1),
-        )
-        for position in range(words)
-    ]
-    norm = sql.SQL("{} + {} * length(c.tsv) / %(average)s::float8").format(
-        sql.Literal(BM25_K1 * (1 - BM25_B)), sql.Literal(BM25_K1 * BM25_B)
-    )
-    return sql.SQL(
-        """matching AS MATERIALIZED (
-               SELECT c.document_id, c.ordinal, c.valid_from, c.chunk_hash, c.source,
-                      round(({score})::numeric, 9)::float8 AS score
-               FROM {table} c CROSS JOIN LATERAL (SELECT {norm} AS k) norm
-               WHERE c.tsv @@ %(candidates)s::tsquery
-                 AND c.valid_from <= %(snapshot)s AND c.valid_to > %(snapshot)s {filter}
-               ORDER BY score DESC, c.chunk_hash FETCH FIRST %(depth)s ROWS WITH TIES),
-           text_list AS MATERIALIZED (
-               SELECT c.document_id, c.ordinal, c.valid_from, c.score,
-                      row_number() OVER (ORDER BY c.score DESC, c.chunk_hash, c.source, v.path, c.ordinal) AS rank
-               FROM matching c {shown} ORDER BY rank LIMIT %(depth)s)"""
-    ).format(**parts, score=sql.SQL(" + ").join(terms), norm=norm)

@@ -8,8 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from assets.chunks.chunking import ChunkBatch, ChunkWork, coverage_problems, size_problems
+from assets.chunks import enrichment_checks
+from assets.chunks.chunking import ChunkBatch, ChunkWork
+from assets.chunks.problems import (
+    coverage_problems,
+    heading_problems,
+    overlap_problems,
+    parent_problems,
+    size_problems,
+)
 from assets.outcomes import CheckOutcome, great_expectations_outcome
+from resources.chunker_config import is_partial
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,7 +27,11 @@ CHECKS = {
     "chunks_suite": "Great Expectations on the new chunks: ranges, hashes, ordinals, tokens.",
     "coverage": "New chunks reproduce exactly the text they claim, and leave out nothing but white space.",
     "size_limits": "No new chunk is larger than its chunker allows.",
+    "overlap": "New chunks follow one another, and share no more than their chunker allows.",
+    "heading_paths": "Every new chunk carries the titles of a section it is in.",
+    "parents": "Every new chunk of a chunker with parents is inside one that is not too large; no other chunk has one.",
     "chunk_sets_complete": "Every live document has its chunks, under every chunker its indexes use.",
+    **enrichment_checks.CHECKS,
 }
 
 #: Problems named in the details of a check.
@@ -31,38 +44,47 @@ class ChunkGate:
 
     Attributes:
         suites: one outcome of the suite per batch.
+        problems: what was found, by name of check.
         chunks: how many were judged; texts likewise.
     """
 
     suites: list[CheckOutcome] = field(default_factory=list)
-    coverage: list[dict[str, Any]] = field(default_factory=list)
-    sizes: list[dict[str, Any]] = field(default_factory=list)
+    problems: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {name: [] for name in _MEASURED})
     texts: int = 0
     chunks: int = 0
 
     def __call__(self, batch: ChunkBatch) -> bool:
         """Whether the batch may be written."""
-        before = len(self.coverage) + len(self.sizes)
+        good = True
         for item in batch.texts:
-            name = item.text_hash.hex()
-            self.coverage += [{"text": name, "problem": found} for found in coverage_problems(item.text, item.chunks)]
-            self.sizes += [
-                {"text": name, "problem": found} for found in size_problems(item.text, item.chunks, batch.chunker)
-            ]
+            for check, (measure, _) in _MEASURED.items():
+                for problem in measure(item.text, item.chunks, batch.chunker):
+                    self.problems[check].append({"text": item.text_hash.hex(), "problem": problem})
+                    good = False
         self.texts += len(batch.texts)
         self.chunks += sum(len(item.chunks) for item in batch.texts)
-        suite = validate_chunks(chunks_frame(batch))
+        suite = validate_chunks(chunks_frame(batch), may_be_empty=is_partial(batch.chunker))
         self.suites.append(suite)
-        return suite.passed and len(self.coverage) + len(self.sizes) == before
+        return suite.passed and good
+
+
+#: What is measured for each check, and what is expected.
+_MEASURED = {
+    "coverage": (coverage_problems, "every character that is not white space, unchanged"),
+    "size_limits": (size_problems, "no chunk above the size of its chunker"),
+    "overlap": (overlap_problems, "chunks in order, sharing no more than configured"),
+    "heading_paths": (heading_problems, "the titles of a section the chunk is in"),
+    "parents": (parent_problems, "each chunk inside its parent, if its chunker makes parents"),
+}
 
 
 def chunk_checks(work: ChunkWork, gate: ChunkGate) -> list[CheckOutcome]:
     """All declared checks, in order."""
     return [
         chunks_suite(work, gate.suites),
-        _problems("coverage", "every character that is not white space, unchanged", gate.coverage, work, gate),
-        _problems("size_limits", "no chunk above the size of its chunker", gate.sizes, work, gate),
+        *(_problems(name, expected, gate.problems[name], work, gate) for name, (_, expected) in _MEASURED.items()),
         chunk_sets_complete(work),
+        *enrichment_checks.outcomes(work),
     ]
 
 
@@ -91,8 +113,12 @@ def chunks_frame(batch: ChunkBatch) -> "pd.DataFrame":
     )
 
 
-def validate_chunks(frame: "pd.DataFrame") -> CheckOutcome:
-    """The suite itself, on a frame as ``chunks_frame`` makes it."""
+def validate_chunks(frame: "pd.DataFrame", *, may_be_empty: bool = False) -> CheckOutcome:
+    """The suite itself, on a frame as ``chunks_frame`` makes it.
+
+    Args:
+        may_be_empty: whether there may be no chunks at all, as after a chunker that leaves out what it likes.
+    """
     from great_expectations import expectations
 
     gxe: Any = expectations  # its names are not declared as exported
@@ -101,7 +127,7 @@ def validate_chunks(frame: "pd.DataFrame") -> CheckOutcome:
         frame,
         [
             # the other expectations hold on an empty frame
-            gxe.ExpectTableRowCountToBeBetween(min_value=1),
+            gxe.ExpectTableRowCountToBeBetween(min_value=0 if may_be_empty else 1),
             gxe.ExpectColumnValuesToNotBeNull(column="id"),
             gxe.ExpectColumnValuesToBeUnique(column="id"),
             gxe.ExpectColumnValuesToBeBetween(column="ordinal", min_value=0),

@@ -1,38 +1,45 @@
 """Chunkers: from a text to the exact character ranges of its chunks.
 
-Belongs here: pure functions on one text.
-Does not belong here: the database and batching (chunking.py), and what is embedded for a chunk (enrichment.py).
+Belongs here: the one entrance to all kinds of chunkers, and what a chunk is.
+Does not belong here: the database and batching (chunking.py), what is embedded for a chunk (enrichment.py), and the
+kinds that need more than a few lines (splitter.py, semantic.py, custom.py; packing.py and structure.py below them).
 
-The splitter is langchain's ``RecursiveCharacterTextSplitter``, used so that its pieces tile the text: no overlap, no
-stripping, separators kept. Positions are then sums of lengths. (Its own ``add_start_index`` searches for the piece
-and finds an earlier twin, and its overlap leaves gaps.) Overlap and trimming are added here.
+All kinds are pure functions of a text but two: ``semantic`` asks an embedding model, ``custom`` a function of the user.
 """
 
-import re
 from bisect import bisect_right
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from assets.corpus.headings import Outline, paths_at, scan
+from assets.chunks.code_structure import looks_like_code
+from assets.chunks.custom import custom_pieces
+from assets.chunks.packing import Measure, clause_cuts, divide, fixed_cuts, prose_cuts, sentence_cuts
+from assets.chunks.prepared import Piece, Prepared
+from assets.chunks.semantic import semantic_pieces
+from assets.chunks.splitter import split
+from assets.chunks.structure import SUBHEADING
+from assets.chunks.tokens import count_tokens
+from assets.corpus.headings import paths_at
+from resources.chunker_config import (
+    ChunkerConfig,
+    CodeChunker,
+    FixedChunker,
+    LayoutChunker,
+    ParentChildChunker,
+    SemanticChunker,
+    SentenceChunker,
+    embedders_of,
+)
 from resources.fingerprint import text_hash
-from resources.index_config import ChunkerConfig
+from resources.models import Usage
 
-#: A token is a run of up to 16 letters or digits, or one other character that is no white space; characters of
-#: scripts written without spaces (Chinese, Japanese, Korean, Thai) are tokens of their own. Deterministic, offline and
-#: independent of a model; a model's own tokenizer gives about 1.3 tokens for each of these in English.
-_UNSPACED = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
-_TOKEN = re.compile(rf"(?:(?![{_UNSPACED}])[^\W_]){{1,16}}|\S")
-_ASCII_CLASSES = bytes(
-    ord("w") if chr(code).isalnum() else ord(" ") if chr(code).isspace() else ord(".") for code in range(128)
-).ljust(256)
-_LONG_WORD = b"w" * 17
-_PARAGRAPH_LINE_WORD = ["\n\n", "\n", " ", ""]
-_HEADING = r"\n#{1,6} "
-_RULE = r"\n(?:\*\*\*+|---+|___+)\n"
-#: Headings, rules, and the beginnings of fenced code blocks before paragraphs.
-_MARKDOWN = [_HEADING, _RULE, r"\n(?=```|~~~)", *_PARAGRAPH_LINE_WORD]
-# Stands for a "#" that begins a line of code: as long, one token, and not a heading to the splitter.
-_MASK = "\x01"
+if TYPE_CHECKING:
+    import numpy as np
+
+    from resources.models import Models
+
+__all__ = ["Chunk", "ChunkTools", "chunk_text", "chunk_texts", "count_tokens", "heading_paths", "length_in"]
 
 
 @dataclass(frozen=True)
@@ -41,8 +48,10 @@ class Chunk:
 
     Attributes:
         hash: content address of those characters.
-        heading_path: titles of the sections it begins in, outermost first.
+        heading_path: titles of the sections it begins in, outermost first; inside a table whose header is in an
+            earlier chunk, the header comes last.
         tokens: how many, as ``count_tokens`` counts.
+        parent: characters [start, end) of the larger chunk it is read in, if it has one.
     """
 
     ordinal: int
@@ -51,42 +60,65 @@ class Chunk:
     hash: bytes
     heading_path: tuple[str, ...]
     tokens: int
+    parent: tuple[int, int] | None = None
 
 
-def chunk_text(text: str, config: ChunkerConfig) -> list[Chunk]:
+@dataclass
+class ChunkTools:
+    """What a chunker may need besides the text.
+
+    Attributes:
+        models: for ``semantic``.
+        usage: what was asked of the models so far.
+        windows: how many windows of sentences were embedded.
+    """
+
+    models: "Models | None" = None
+    usage: Usage = field(default_factory=Usage)
+    windows: int = 0
+
+    def embed(self, name: str, texts: Sequence[str]) -> "np.ndarray":
+        """Vectors of shape (len(texts), dimensions) from the embedding model ``name``."""
+        if self.models is None:
+            raise ValueError("a semantic chunker needs the models: pass ChunkTools(models)")
+        batch = self.models.embedder(name).embed(texts)
+        self.usage = self.usage + batch.usage
+        self.windows += len(texts)
+        return batch.vectors
+
+
+def chunk_text(text: str, config: ChunkerConfig, tools: ChunkTools | None = None) -> list[Chunk]:
     """Cut a normalised text into chunks of at most ``config.size`` units.
 
-    Together the chunks hold every character that is not white space. With an overlap a chunk begins up to
-    ``config.overlap`` units before the end of the one before it, at a word boundary.
+    Together the chunks hold every character that is not white space, unless ``config`` is partial. With an overlap a
+    chunk begins before the end of the one before it.
+
+    Args:
+        tools: needed by ``semantic`` alone.
+
+    Raises:
+        PermanentError: a custom function failed, or an embedding model refused.
     """
-    outline = scan(text)
-    paths = paths_at(outline.headings)
-    starts = [start for start, _ in paths]
-    chunks: list[Chunk] = []
-    for core, start, end in _ranges(text, outline, config):
-        section = bisect_right(starts, core) - 1
-        shown = text[start:end]
-        chunks.append(
-            Chunk(
-                ordinal=len(chunks),
-                start=start,
-                end=end,
-                hash=text_hash(shown),
-                heading_path=paths[section][1] if section >= 0 else (),
-                tokens=count_tokens(shown),
-            )
-        )
-    return chunks
+    return next(chunk_texts([text], config, tools))
 
 
-def count_tokens(text: str) -> int:
-    """Number of tokens of a text; see the definition above."""
-    if text.isascii():
-        # Counting is what chunking by tokens costs: this is ten times as fast as the pattern, with the same result.
-        classes = text.encode("ascii").translate(_ASCII_CLASSES)
-        if _LONG_WORD not in classes:
-            return classes.count(b".") + classes.count(b" w") + classes.count(b".w") + classes.startswith(b"w")
-    return len(_TOKEN.findall(text))
+def chunk_texts(texts: Iterable[str], config: ChunkerConfig, tools: ChunkTools | None = None) -> Iterator[list[Chunk]]:
+    """``chunk_text`` for each text; where a model is asked, the texts share its batches and are held at once."""
+    tools = tools or ChunkTools()
+    if embedders_of(config):
+        items = [Prepared(text, _code(text, config)) for text in texts]
+        jobs = [(item, 0, len(item.text)) for item in items]
+        for item, pieces in zip(items, _pieces(jobs, config, tools), strict=True):
+            yield _chunks(item, pieces)
+        return
+    for text in texts:
+        item = Prepared(text, _code(text, config))
+        yield _chunks(item, _pieces([(item, 0, len(text))], config, tools)[0])
+
+
+def heading_paths(text: str, config: ChunkerConfig) -> list[tuple[int, tuple[str, ...]]]:
+    """Where each section of a text begins and its path of titles; of code, classes and functions are the sections."""
+    return _paths(Prepared(text, _code(text, config)))
 
 
 def length_in(config: ChunkerConfig, text: str) -> int:
@@ -94,65 +126,156 @@ def length_in(config: ChunkerConfig, text: str) -> int:
     return len(text) if config.unit == "characters" else count_tokens(text)
 
 
-def _ranges(text: str, outline: Outline, config: ChunkerConfig) -> list[tuple[int, int, int]]:
-    """(beginning of what is new, start, end) of every chunk; the first two differ by the overlap."""
-    from langchain_text_splitters import RecursiveCharacterTextSplitter
-
-    length = _length_function(config)
-    pieces = RecursiveCharacterTextSplitter(
-        separators=_MARKDOWN if config.kind == "markdown" else _PARAGRAPH_LINE_WORD,
-        is_separator_regex=True,
-        keep_separator="start",
-        strip_whitespace=False,
-        chunk_size=config.size - config.overlap,
-        chunk_overlap=0,
-        length_function=length,
-    ).split_text(_mask(text, outline) if config.kind == "markdown" else text)
-    ranges: list[tuple[int, int, int]] = []
-    position = 0
-    for piece in pieces:
-        tile, position = position, position + len(piece)
-        shown = text[tile:position]
-        core = tile + len(shown) - len(shown.lstrip())
-        end = tile + len(shown.rstrip())
-        if core >= end:
-            continue  # white space only
-        floor = ranges[-1][1] + 1 if ranges else core
-        start = _reach_back(text, core, floor, config.overlap, length) if config.overlap else core
-        ranges.append((core, start, end))
-    if position != len(text):
-        raise AssertionError("the splitter did not return every character of the text once")
-    return ranges
+def _paths(item: Prepared) -> list[tuple[int, tuple[str, ...]]]:
+    return paths_at(item.structure.definitions if item.code == "whole" else item.outline.headings)
 
 
-def _reach_back(text: str, core: int, floor: int, overlap: int, length: Callable[[str], int]) -> int:
-    """The earliest word boundary at or after ``floor`` from which to ``core`` there are at most ``overlap`` units."""
-    start = core
-    while start > floor:
-        before = len(text[floor:start].rstrip())  # the end of the word before, relative to floor
-        boundary = max(text.rfind(" ", floor, floor + before), text.rfind("\n", floor, floor + before)) + 1
-        if boundary <= floor or length(text[boundary:core]) > overlap:
-            break
-        start = boundary
-    return start
+def _chunks(item: Prepared, pieces: Sequence[Piece]) -> list[Chunk]:
+    paths = _paths(item)
+    starts = [start for start, _ in paths]
+    counts = item.tokens.counts([piece.start for piece in pieces], [piece.end for piece in pieces])
+    chunks: list[Chunk] = []
+    for piece, count in zip(pieces, counts, strict=True):
+        section = bisect_right(starts, piece.core) - 1
+        shown = item.text[piece.start : piece.end]
+        chunks.append(
+            Chunk(
+                ordinal=len(chunks),
+                start=piece.start,
+                end=piece.end,
+                hash=text_hash(shown),
+                heading_path=(*(paths[section][1] if section >= 0 else ()), *piece.context),
+                tokens=count_tokens(shown) if count is None else count,
+                parent=piece.parent,
+            )
+        )
+    return chunks
 
 
-def _mask(text: str, outline: Outline) -> str:
-    """The text with ``# comment`` lines of code changed, so that the splitter does not take them for headings."""
-    if not outline.not_headings:
-        return text
-    parts = []
-    position = 0
-    for start in outline.not_headings:
-        parts.append(text[position:start])
-        position = start
-        while text[position : position + 1] == "#":
-            parts.append(_MASK)
-            position += 1
-    parts.append(text[position:])
-    return "".join(parts)
+def _code(text: str, config: ChunkerConfig) -> str:
+    """How much of a text is code, as far as the chunker cares."""
+    items = [config.parent, config.child] if isinstance(config, ParentChildChunker) else [config]
+    for item in items:
+        if isinstance(item, CodeChunker) and item.text != "prose" and (item.text == "code" or looks_like_code(text)):
+            return "whole"
+    return "fenced"
 
 
-def _length_function(config: ChunkerConfig) -> Callable[[str], int]:
-    """The splitter's measure. White space measures 1 as well: at 0 the splitter would repeat pieces."""
-    return len if config.unit == "characters" else lambda piece: count_tokens(piece) or 1
+# --- the kinds ----------------------------------------------------------------------------------------------
+
+_Job = tuple[Prepared, int, int]
+
+
+def _pieces(jobs: Sequence[_Job], config: ChunkerConfig, tools: ChunkTools) -> list[list[Piece]]:
+    """Cut characters [start, end) of each text."""
+    if isinstance(config, ParentChildChunker):
+        return _nested(jobs, config, tools)
+    if isinstance(config, SemanticChunker):
+        return semantic_pieces(jobs, config, lambda texts: tools.embed(config.embedder, texts))
+    cut: Callable[[Prepared, int, int, object], list[Piece]] = _CUT[config.kind]
+    return [cut(item, start, end, config) for item, start, end in jobs]
+
+
+def _fixed(item: Prepared, start: int, end: int, config: FixedChunker) -> list[Piece]:
+    """Windows of the size; the next one begins the overlap before the end, or later where it would add nothing."""
+    tokens = item.tokens
+    measure = Measure(tokens, config.unit)
+    first, last = tokens.at(start), tokens.at(end)
+    joined = tokens.joined(first, last)
+    core = begin = first
+    pieces = []
+    while core < last:
+        stop = min(measure.reach(begin, config.size), last)
+        back = stop
+        while back < last and back > core + 1 and joined[back - first]:
+            back -= 1
+        # where all of it is joined, it is cut all the same
+        stop = back if back == last or not joined[back - first] else stop
+        if stop <= core:
+            begin += 1  # a long word follows: less overlap
+            continue
+        pieces.append(_piece(item, core, begin, stop))
+        core, begin = stop, stop
+        if config.overlap and stop < last:
+            begin = max(measure.reach_back(stop, config.overlap), tokens.at(pieces[-1].start) + 1)
+            while begin < stop and joined[begin - first]:
+                begin += 1
+    return pieces
+
+
+def _sentences(item: Prepared, start: int, end: int, config: SentenceChunker) -> list[Piece]:
+    tokens = item.tokens
+    measure = Measure(tokens, config.unit)
+    first, last = tokens.at(start), tokens.at(end)
+    levels = [sentence_cuts(item), *clause_cuts(item)]
+    if not config.overlap_sentences or first >= last:
+        return [_piece(item, one, one, two) for one, two in divide(measure, first, last, levels, config.size)]
+    edges = [first]
+    for stop in [*levels[0](first, last).tolist(), last]:
+        edges += [two for _, two in divide(measure, edges[-1], stop, levels[1:], config.size)]
+    pieces = []
+    core = begin = 0
+    while core < len(edges) - 1:
+        begin = max(core - config.overlap_sentences, begin + 1) if pieces else 0
+        while begin < core and measure.size(edges[begin], edges[core + 1]) > config.size:
+            begin += 1
+        reach = measure.reach(edges[begin], config.size)
+        stop = max(bisect_right(edges, reach) - 1, core + 1)
+        pieces.append(_piece(item, edges[core], edges[begin], edges[stop]))
+        core = stop
+    return pieces
+
+
+def _layout(item: Prepared, start: int, end: int, config: LayoutChunker | CodeChunker) -> list[Piece]:
+    tokens, structure = item.tokens, item.structure
+    found = [fixed_cuts(item, positions) for positions in structure.cuts]
+    sentences, *smaller = prose_cuts(item)
+    levels = [*found[:SUBHEADING], sentences, found[SUBHEADING], *smaller]
+    pieces = []
+    for first, last in divide(Measure(tokens, config.unit), tokens.at(start), tokens.at(end), levels, config.size):
+        piece = _piece(item, first, first, last)
+        pieces.append(piece._replace(context=structure.header_at(piece.start)))
+    return pieces
+
+
+def _nested(jobs: Sequence[_Job], config: ParentChildChunker, tools: ChunkTools) -> list[list[Piece]]:
+    """Parents first, then children inside each; neither overlaps its neighbour's parent."""
+    parents = _pieces(jobs, config.parent, tools)
+    inner: list[_Job] = []
+    places: list[tuple[int, Piece, int]] = []  # text, parent, where the text of the inner job begins
+    for number, ((item, _, _), found) in enumerate(zip(jobs, parents, strict=True)):
+        for parent in found:
+            if item.tokens.whole(parent.start, parent.end):
+                inner.append((item, parent.start, parent.end))
+                places.append((number, parent, 0))
+            else:  # a word of several tokens was cut: seen from inside, it begins here
+                alone = Prepared(item.text[parent.start : parent.end], item.code)
+                inner.append((alone, 0, len(alone.text)))
+                places.append((number, parent, parent.start))
+    results: list[list[Piece]] = [[] for _ in jobs]
+    headed = isinstance(config.parent, LayoutChunker | CodeChunker)
+    for (number, parent, shift), children in zip(places, _pieces(inner, config.child, tools), strict=True):
+        for child in children:
+            context = child.context
+            if headed and not shift and not context:
+                context = jobs[number][0].structure.header_at(child.start)
+            results[number].append(
+                Piece(child.core + shift, child.start + shift, child.end + shift, context, (parent.start, parent.end))
+            )
+    return results
+
+
+def _piece(item: Prepared, core: int, first: int, last: int) -> Piece:
+    start, end = item.tokens.span(first, last)
+    return Piece(int(item.tokens.starts[core]), start, end)
+
+
+_CUT: dict[str, Callable[..., list[Piece]]] = {
+    "markdown": split,
+    "recursive": split,
+    "fixed": _fixed,
+    "sentence": _sentences,
+    "layout": _layout,
+    "code": _layout,
+    "custom": custom_pieces,
+}

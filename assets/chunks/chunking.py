@@ -1,7 +1,8 @@
 """Chunking: every live text of a source has its chunks, under every chunker that an index of it uses.
 
 Belongs here: finding what lacks chunks, measuring new chunks before they are written, writing them.
-Does not belong here: how a text is cut (chunkers.py) and which measurements block (checks.py).
+Does not belong here: how a text is cut (chunkers.py), what can be wrong with chunks (problems.py) and which
+measurements block (checks.py).
 
 Chunks are content-addressed: a text is cut once per chunker, whichever documents and sources it belongs to.
 """
@@ -10,13 +11,31 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from assets.chunks.chunkers import Chunk, chunk_text, length_in
-from assets.chunks.enrichment import embedding_input
+from assets.chunks.chunkers import Chunk, ChunkTools, chunk_texts
+from assets.chunks.enriching import StepWork, make_missing_values
+from assets.chunks.enrichment import Values, embedding_input, search_text, title_of
+from assets.chunks.enrichment_cache import StepRow, values_of
+from assets.chunks.problems import (
+    coverage_problems,
+    heading_problems,
+    overlap_problems,
+    parent_problems,
+    size_problems,
+)
+from assets.chunks.spending import affordable_models
 from assets.corpus.documents import last_revision
-from resources.chunk_config import chunker_fingerprint, chunker_id, enrichment_fingerprint, enrichment_id
+from resources.chunk_config import (
+    chunker_fingerprint,
+    chunker_id,
+    enrichment_fingerprint,
+    enrichment_id,
+    step_fingerprint,
+    step_id,
+)
 from resources.faults import crash_point
 from resources.fingerprint import fingerprint, text_hash
 from resources.index_config import ChunkerConfig, EnrichmentConfig, IndexConfig
+from resources.models import Models, Usage
 from resources.platform import Platform
 from resources.postgres import Connection
 
@@ -57,6 +76,10 @@ class ChunkWork:
         reused: chunk sets that were there before.
         missing: chunk sets still lacking at the end.
         refused: whether ``gate`` refused a batch; nothing of that batch was written.
+        windows: windows of sentences embedded to find semantic cuts; windows_usage: what that took.
+        inputs_missing: chunk sets that lack the inputs of an enrichment at the end.
+        steps: what was done for each enrichment step of the indexes over the source.
+        maximum_given_up_share: what the policy allows.
     """
 
     source: str
@@ -71,95 +94,103 @@ class ChunkWork:
     reused: int = 0
     missing: int = 0
     refused: bool = False
+    windows: int = 0
+    windows_usage: Usage = field(default_factory=Usage)
+    inputs_missing: int = 0
+    steps: list[StepWork] = field(default_factory=list)
+    maximum_given_up_share: float = 0.0
     seconds: float = 0.0
+
+    @property
+    def usage(self) -> Usage:
+        """What models were asked for enrichment in this run."""
+        return sum((step.usage for step in self.steps), Usage())
 
 
 def chunk_source(
-    platform: Platform, source: str, *, gate: Callable[[ChunkBatch], bool] = lambda batch: not batch_problems(batch)
+    platform: Platform,
+    source: str,
+    *,
+    run_id: str = "",
+    gate: Callable[[ChunkBatch], bool] = lambda batch: not batch_problems(batch),
 ) -> ChunkWork:
-    """Chunk every live text of a source that lacks chunks, and compose the embedding inputs.
+    """Chunk every live text of a source that lacks chunks, enrich its chunks, and compose the embedding inputs.
 
     Idempotent and insert-only: two runs at once do the same work twice at worst. A killed run loses the batch at hand.
 
     Args:
+        run_id: recorded with the values that enrichment steps made.
         gate: asked about each batch before it is written; at False the batch is dropped and the work ends.
+
+    Raises:
+        BudgetExceededError: the models would cost more than ``policies/enrichment.yaml`` allows; see spending.py.
+        TransientError, PermanentError: a model did not answer, or refused for good.
     """
     started = time.perf_counter()
-    recipes = _recipes(platform.config.indexes_of(source))
+    indexes = platform.config.indexes_of(source)
+    models = platform.models
+    recipes = _recipes(indexes, models)
     with platform.database.connect() as connection:
         revision, version = last_revision(connection, source)
-        work = ChunkWork(source, revision, data_version(version, platform.config.indexes_of(source)))
+        work = ChunkWork(source, revision, data_version(version, indexes, models))
         work.texts = _count_texts(connection, source)
-        work.chunkers = [chunker_fingerprint(chunker) for chunker, _ in recipes]
+        work.chunkers = [chunker_fingerprint(chunker, models) for chunker, _ in recipes]
         ids = [
             (
-                chunker_id(connection, chunker),
-                [_Enrichment(enrichment_id(connection, item), item) for item in enrichments],
+                chunker_id(connection, chunker, models),
+                [_enrichment(connection, item, models) for item in enrichments],
             )
             for chunker, enrichments in recipes
         ]
+        rows, work.steps = _steps(connection, indexes, models)
+        work.maximum_given_up_share = platform.config.policies.enrichment.maximum_given_up_share
+    models = affordable_models(platform, source, run_id)
     for (chunker, _), (chunker_key, enrichments) in zip(recipes, ids, strict=True):
-        if not _chunk_missing(platform, work, chunker, chunker_key, enrichments, gate):
+        if not _chunk_missing(platform, models, work, chunker, chunker_key, enrichments, gate):
             work.refused = True
             break
-        for enrichment in enrichments:
-            _enrich_missing(platform, work, chunker_key, enrichment)
+    if not work.refused:
+        for row, step in zip(rows, work.steps, strict=True):
+            make_missing_values(platform, source, row, step, models, run_id, _batches)
+        for chunker_key, enrichments in ids:
+            for enrichment in enrichments:
+                _enrich_missing(platform, work, chunker_key, enrichment)
     with platform.database.connect() as connection:
-        for key, _ in ids:
+        for key, enrichments in ids:
             sets, chunks = _count_sets(connection, source, key)
             work.missing += work.texts - sets
             work.chunks += chunks
+            work.inputs_missing += sum(
+                len(_sets_without_inputs(connection, source, key, enrichment.key)) for enrichment in enrichments
+            )
     work.reused = work.texts * len(recipes) - work.missing - work.texts_chunked
     work.seconds = time.perf_counter() - started
     return work
 
 
-def data_version(source_version: str, indexes: Sequence[IndexConfig]) -> str:
-    """Hash of what the chunks of a source are made from (its data version) and how (chunkers, enrichments)."""
-    recipes = {(chunker_fingerprint(item.chunker), enrichment_fingerprint(item.enrichment)) for item in indexes}
-    return fingerprint([source_version, sorted(recipes)])
+def data_version(source_version: str, indexes: Sequence[IndexConfig], models: Models | None = None) -> str:
+    """Hash of what the chunks of a source are made from (its data version) and how (chunkers, enrichments, all steps)."""
+    recipes = {
+        (chunker_fingerprint(item.chunker, models), enrichment_fingerprint(item.enrichment, models)) for item in indexes
+    }
+    recorded = sorted(
+        {step_fingerprint(step, models) for item in indexes for step in item.enrichment.steps if not step.use}
+    )
+    return fingerprint([source_version, sorted(recipes), *recorded])
 
 
 def batch_problems(batch: ChunkBatch) -> list[str]:
-    """Everything wrong with new chunks, in words that name texts by their hash only; see ``text_problems``."""
+    """Everything wrong with new chunks, in words that name texts by their hash only; see problems.py."""
     return [
         f"text {item.text_hash.hex()}: {problem}"
         for item in batch.texts
         for problem in (
-            *coverage_problems(item.text, item.chunks),
+            *coverage_problems(item.text, item.chunks, batch.chunker),
             *size_problems(item.text, item.chunks, batch.chunker),
+            *overlap_problems(item.text, item.chunks, batch.chunker),
+            *heading_problems(item.text, item.chunks, batch.chunker),
+            *parent_problems(item.text, item.chunks, batch.chunker),
         )
-    ]
-
-
-def coverage_problems(text: str, chunks: Sequence[Chunk]) -> list[str]:
-    """Where chunks do not reproduce the text they claim, or leave out characters other than white space."""
-    problems = []
-    covered = 0
-    for number, chunk in enumerate(chunks):
-        shown = text[chunk.start : chunk.end]
-        if chunk.ordinal != number:
-            problems.append(f"chunk {number} has ordinal {chunk.ordinal}")
-        if not 0 <= chunk.start < chunk.end <= len(text):
-            problems.append(f"chunk {number}: range [{chunk.start}, {chunk.end}) is not inside the text")
-        elif text_hash(shown) != chunk.hash:
-            problems.append(f"chunk {number}: its hash is not that of characters [{chunk.start}, {chunk.end})")
-        elif not shown.strip():
-            problems.append(f"chunk {number} is white space only")
-        if chunk.start > covered and text[covered : chunk.start].strip():
-            problems.append(f"characters [{covered}, {chunk.start}) are in no chunk")
-        covered = max(covered, chunk.end)
-    if text[covered:].strip():
-        problems.append(f"characters [{covered}, {len(text)}) are in no chunk")
-    return problems
-
-
-def size_problems(text: str, chunks: Sequence[Chunk], config: ChunkerConfig) -> list[str]:
-    """Which chunks are larger than configured."""
-    return [
-        f"chunk {chunk.ordinal} has {size} {config.unit}, allowed are {config.size}"
-        for chunk in chunks
-        if (size := length_in(config, text[chunk.start : chunk.end])) > config.size
     ]
 
 
@@ -168,19 +199,47 @@ def size_problems(text: str, chunks: Sequence[Chunk], config: ChunkerConfig) -> 
 
 @dataclass(frozen=True)
 class _Enrichment:
-    """An enrichment and its id in the database."""
+    """An enrichment and its steps with their ids in the database."""
 
     key: int
     config: EnrichmentConfig
+    steps: Sequence[StepRow]
+
+    @property
+    def composed_later(self) -> bool:
+        """Whether the inputs need values, which are made when the chunks are there."""
+        return any(step.use for step in self.config.steps)
 
 
-def _recipes(indexes: Sequence[IndexConfig]) -> list[tuple[ChunkerConfig, list[EnrichmentConfig]]]:
+def _recipes(indexes: Sequence[IndexConfig], models: Models) -> list[tuple[ChunkerConfig, list[EnrichmentConfig]]]:
     """Each distinct chunker with the distinct enrichments it is used with."""
     recipes: dict[str, tuple[ChunkerConfig, dict[str, EnrichmentConfig]]] = {}
     for index in indexes:
-        _, enrichments = recipes.setdefault(chunker_fingerprint(index.chunker), (index.chunker, {}))
-        enrichments[enrichment_fingerprint(index.enrichment)] = index.enrichment
+        _, enrichments = recipes.setdefault(chunker_fingerprint(index.chunker, models), (index.chunker, {}))
+        enrichments[enrichment_fingerprint(index.enrichment, models)] = index.enrichment
     return [(chunker, list(enrichments.values())) for chunker, enrichments in recipes.values()]
+
+
+def _enrichment(connection: Connection, config: EnrichmentConfig, models: Models) -> _Enrichment:
+    steps = [StepRow(step_id(connection, step, models), step) for step in config.steps]
+    return _Enrichment(enrichment_id(connection, config, models), config, steps)
+
+
+def _steps(
+    connection: Connection, indexes: Sequence[IndexConfig], models: Models
+) -> tuple[list[StepRow], list[StepWork]]:
+    """Each distinct step of the indexes, with the chunkers whose chunks need it."""
+    rows: dict[int, StepRow] = {}
+    works: dict[int, StepWork] = {}
+    for index in indexes:
+        for step in index.enrichment.steps:
+            key = step_id(connection, step, models)
+            rows.setdefault(key, StepRow(key, step))
+            work = works.setdefault(key, StepWork(step))
+            work.indexes.append(index.name)
+            if (chunker := chunker_id(connection, index.chunker, models)) not in work.chunker_ids:
+                work.chunker_ids.append(chunker)
+    return list(rows.values()), list(works.values())
 
 
 def _count_texts(connection: Connection, source: str) -> int:
@@ -217,6 +276,7 @@ def _missing_sets(connection: Connection, source: str, chunker_key: int) -> list
 
 def _chunk_missing(
     platform: Platform,
+    models: Models,
     work: ChunkWork,
     chunker: ChunkerConfig,
     chunker_key: int,
@@ -226,11 +286,14 @@ def _chunk_missing(
     with platform.database.connect() as connection:
         missing = _missing_sets(connection, work.source, chunker_key)
     for hashes in _batches(missing):
+        tools = ChunkTools(models)
         with platform.database.connect() as connection:
             texts = connection.execute(
                 "SELECT text_hash, text FROM document_text WHERE text_hash = ANY(%s) ORDER BY text_hash", (hashes,)
             ).fetchall()
-        batch = ChunkBatch(chunker, [ChunkedText(key, text, chunk_text(text, chunker)) for key, text in texts])
+        cut = chunk_texts([text for _, text in texts], chunker, tools)
+        batch = ChunkBatch(chunker, [ChunkedText(key, text, new) for (key, text), new in zip(texts, cut, strict=True)])
+        work.windows, work.windows_usage = work.windows + tools.windows, work.windows_usage + tools.usage
         if not gate(batch):
             return False
         with platform.database.connect() as connection:
@@ -267,19 +330,20 @@ def _write(
     ).fetchall()
     ours = {row[0] for row in inserted}
     texts = [item for item in batch.texts if item.text_hash in ours]
-    columns = "chunker_id, text_hash, ordinal, start_char, end_char, chunk_hash, heading_path, tokens"
+    columns = "chunker_id, text_hash, ordinal, start_char, end_char, chunk_hash, heading_path, tokens, parent_start, parent_end"
     with connection.cursor() as cursor, cursor.copy(f"COPY chunk ({columns}) FROM STDIN WITH (FORMAT BINARY)") as copy:
-        copy.set_types(["int4", "bytea", "int4", "int4", "int4", "bytea", "text[]", "int4"])
+        copy.set_types(["int4", "bytea", "int4", "int4", "int4", "bytea", "text[]", "int4", "int4", "int4"])
         for item in texts:
             for chunk in item.chunks:
-                path = list(chunk.heading_path)
-                copy.write_row(
-                    (chunker_key, item.text_hash, chunk.ordinal, chunk.start, chunk.end, chunk.hash, path, chunk.tokens)
-                )
+                place = (chunker_key, item.text_hash, chunk.ordinal, chunk.start, chunk.end)
+                parent = chunk.parent or (None, None)
+                copy.write_row((*place, chunk.hash, list(chunk.heading_path), chunk.tokens, *parent))
     for enrichment in enrichments:
+        if enrichment.composed_later:
+            continue
         inputs = (
-            (item.text_hash, chunk.ordinal, chunk.heading_path, item.text[chunk.start : chunk.end])
-            for item in texts
+            Composed(item.text_hash, chunk.ordinal, chunk.heading_path, item.text[chunk.start : chunk.end], title)
+            for item, title in ((item, _title(item.text, enrichment.config)) for item in texts)
             for chunk in item.chunks
         )
         work.inputs_written += _write_inputs(connection, chunker_key, enrichment, inputs)
@@ -287,29 +351,43 @@ def _write(
     work.chunks_written += sum(len(item.chunks) for item in texts)
 
 
-def _write_inputs(
-    connection: Connection,
-    chunker_key: int,
-    enrichment: _Enrichment,
-    chunks: Iterable[tuple[bytes, int, Sequence[str], str]],
-) -> int:
-    """Write the embedding inputs of chunks given as (text hash, ordinal, heading path, text); returns how many."""
-    columns = "enrichment_id, chunker_id, text_hash, ordinal, input_hash"
+@dataclass(frozen=True)
+class Composed:
+    """All that the inputs of a chunk are composed from; ``values`` in the order of the enrichment's steps."""
+
+    text_hash: bytes
+    ordinal: int
+    heading_path: Sequence[str]
+    text: str
+    title: str
+    values: Values = ()
+
+
+def _title(text: str, config: EnrichmentConfig) -> str:
+    return title_of(text) if config.title else ""
+
+
+def _write_inputs(connection: Connection, chunker_key: int, enrichment: _Enrichment, chunks: Iterable[Composed]) -> int:
+    """Write the hashes of what is embedded, and what full-text search sees where that is not the default."""
+    columns = "enrichment_id, chunker_id, text_hash, ordinal, input_hash, search_text"
     written = 0
     with (
         connection.cursor() as cursor,
         cursor.copy(f"COPY chunk_input ({columns}) FROM STDIN WITH (FORMAT BINARY)") as copy,
     ):
-        copy.set_types(["int4", "int4", "bytea", "int4", "bytea"])
-        for key, ordinal, path, text in chunks:
-            input_hash = text_hash(embedding_input(path, text, enrichment.config))
-            copy.write_row((enrichment.key, chunker_key, key, ordinal, input_hash))
+        copy.set_types(["int4", "int4", "bytea", "int4", "bytea", "text"])
+        for item in chunks:
+            parts = (item.heading_path, item.text, enrichment.config)
+            input_hash = text_hash(embedding_input(*parts, title=item.title, values=item.values))
+            searched = search_text(*parts, title=item.title, values=item.values)
+            copy.write_row((enrichment.key, chunker_key, item.text_hash, item.ordinal, input_hash, searched))
             written += 1
     return written
 
 
 def _enrich_missing(platform: Platform, work: ChunkWork, chunker_key: int, enrichment: _Enrichment) -> None:
-    """Compose the inputs of live chunk sets that have none yet: those made before this enrichment was configured."""
+    """Compose the inputs of live chunk sets that have none yet: those made before this enrichment was configured, and
+    all that wait for values of its steps."""
     with platform.database.connect() as connection:
         missing = _sets_without_inputs(connection, work.source, chunker_key, enrichment.key)
     for hashes in _batches(missing):
@@ -323,12 +401,19 @@ def _enrich_missing(platform: Platform, work: ChunkWork, chunker_key: int, enric
                     "SELECT text_hash, text FROM document_text WHERE text_hash = ANY(%s)", (wanted,)
                 ).fetchall()
             )
-            rows = connection.execute(
-                """SELECT text_hash, ordinal, heading_path, start_char, end_char FROM chunk
+            titles = {key: _title(text, enrichment.config) for key, text in texts.items()}
+            chunks = connection.execute(
+                """SELECT text_hash, ordinal, heading_path, start_char, end_char, chunk_hash FROM chunk
                    WHERE chunker_id = %s AND text_hash = ANY(%s) ORDER BY text_hash, ordinal""",
                 (chunker_key, wanted),
             ).fetchall()
-            inputs = ((key, ordinal, path, texts[key][start:end]) for key, ordinal, path, start, end in rows)
+            values = values_of(connection, enrichment.steps, [(bytes(row[5]), row[2]) for row in chunks])
+            lacking = {chunk[0] for chunk, found in zip(chunks, values, strict=True) if found is None}
+            inputs = (
+                Composed(key, ordinal, path, texts[key][start:end], titles[key], found or ())
+                for (key, ordinal, path, start, end, _), found in zip(chunks, values, strict=True)
+                if key not in lacking  # a value was refused for its length: the check says so
+            )
             work.inputs_written += _write_inputs(connection, chunker_key, enrichment, inputs)
         crash_point("chunks.enriched_batch")
 

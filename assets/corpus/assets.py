@@ -9,7 +9,14 @@ from typing import Any
 
 import dagster as dg
 
-from assets.corpus.checks import CHECKS, NOT_BLOCKING, corpus_checks, quarantine_rows
+from assets.corpus.checks import (
+    CHECKS,
+    NOT_BLOCKING,
+    corpus_checks,
+    earlier_shares,
+    quarantine_rows,
+    screening_rows,
+)
 from assets.corpus.documents import CommittedRevision
 from assets.corpus.parsing import CODE_VERSION
 from assets.corpus.refresh import RefreshPlan, commit, plan_refresh
@@ -69,7 +76,8 @@ def build_assets(config: ProjectConfig) -> list[dg.AssetsDefinition]:
         """The documents of a source: text, title, headings, language, licence and identity of each.
 
         A refresh reads every file and compares content: added, changed, renamed and deleted documents make the next
-        revision of the source, in one transaction; what is unchanged is not parsed again. What cannot be read, or
+        revision of the source, in one transaction; what is unchanged is not parsed again. What is new is screened for
+        personal data, secrets, injected instructions and more before its text is stored. What cannot be read, or
         breaks a policy, goes to quarantine with the reason.
         """
         started = time.perf_counter()
@@ -85,7 +93,8 @@ def build_assets(config: ProjectConfig) -> list[dg.AssetsDefinition]:
                 stands = not plan.changes and "documents_suite" in passed_checks(
                     connection, "documents", source, plan.base_data_version
                 )
-            outcomes = corpus_checks(plan, platform.config.policies.corpus, evidence_stands=stands)
+                before = earlier_shares(connection, source)
+            outcomes = corpus_checks(plan, platform.config.policies, evidence_stands=stands, before=before)
             yield from check_results(outcomes)
             if blocked(outcomes):
                 return
@@ -111,6 +120,9 @@ def _metadata(plan: RefreshPlan, revision: CommittedRevision, seconds: float) ->
         "skipped": dg.MetadataValue.json(dict(plan.skipped)),
         "parsed": plan.work.parses,
         "parse_seconds": round(plan.work.seconds, 3),
+        "screened": plan.screen_work.screened,
+        "screen_seconds": round(sum(plan.screen_work.seconds.values()), 3),
+        "screening": table(screening_rows(plan.screened)),
         "bytes": sum(document.size for document in documents),
         "bytes_read": plan.bytes_read,
         "seconds": round(seconds, 3),

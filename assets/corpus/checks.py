@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from assets.corpus.quarantine import EXPECTED, Quarantined
 from assets.corpus.refresh import RefreshPlan
+from assets.corpus.screening.near_duplicates import Duplicate, clusters
+from assets.corpus.screening.stage import Verdict
 from assets.outcomes import CheckOutcome, great_expectations_outcome
-from resources.policy_config import CorpusPolicy
+from resources.policy_config import DETECTORS, CorpusPolicy, Policies
+from resources.postgres import Connection
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,8 +26,12 @@ CHECKS = {
     "quarantine_share": "Not too many of the documents are in quarantine.",
     "document_ids_unique": "No two documents have one identity.",
     "duplicate_content": "Few documents have the same text as another one.",
+    "screening_complete": "Every document was screened under the present policy.",
+    "prompt_injection_share": "Few documents hold text that addresses a model; with the trend.",
+    "hidden_text_share": "Few documents hold text or characters a reader does not see; with the trend.",
+    "near_duplicates": "Few documents share most of their text with an older one.",
 }
-NOT_BLOCKING = ("duplicate_content",)
+NOT_BLOCKING = ("duplicate_content", "prompt_injection_share", "hidden_text_share", "near_duplicates")
 
 #: A larger share of documents with equal text is worth a warning: they crowd out others in search results.
 MAXIMUM_DUPLICATE_SHARE = 0.1
@@ -32,20 +39,34 @@ MAXIMUM_DUPLICATE_SHARE = 0.1
 SHOWN = 20
 
 
-def corpus_checks(plan: RefreshPlan, policy: CorpusPolicy, *, evidence_stands: bool) -> list[CheckOutcome]:
+def corpus_checks(
+    plan: RefreshPlan, policies: Policies, *, evidence_stands: bool, before: Mapping[str, float] | None = None
+) -> list[CheckOutcome]:
     """All declared checks on a plan, in order.
 
     Args:
         evidence_stands: the plan changes nothing and the suite passed on the committed revision: it is not run again.
+        before: shares that the last revision's checks found, by check (``earlier_shares``).
     """
+    policy, screening, before = policies.corpus, policies.screening, before or {}
     texts = [(document.path, document.text_hash) for document in plan.documents]
+    paths = [path for path, _ in texts]
     return [
         _standing(plan) if evidence_stands else documents_suite(plan, policy),
         listing_not_empty(plan.before, plan.listed),
-        volume_drop(plan.before, len(texts), policy.maximum_document_drop),
+        volume_drop(plan.before, len(texts), policy.maximum_document_drop, expired=plan.expired),
         quarantine_share(len(texts), plan.quarantined, policy.maximum_quarantine_share),
         document_ids_unique({document.path: document.document_id for document in plan.documents}),
         duplicate_content(texts),
+        screening_complete(paths, plan.screened, plan.screening_fingerprint),
+        *(
+            found_share(f"{detector}_share", detector, plan, maximum, before.get(f"{detector}_share"))
+            for detector, maximum in (
+                ("prompt_injection", screening.warn_injection_share),
+                ("hidden_text", screening.warn_hidden_text_share),
+            )
+        ),
+        near_duplicates(plan.source, len(paths), plan.duplicates),
     ]
 
 
@@ -53,7 +74,7 @@ def documents_suite(plan: RefreshPlan, policy: CorpusPolicy) -> CheckOutcome:
     """Great Expectations on the documents as they would be after the commit."""
     # a document a person let in may be shorter than the policy asks for
     minimum = 1 if plan.released else max(policy.minimum_characters, 1)
-    return validate_documents(documents_frame(plan), minimum)
+    return validate_documents(documents_frame(plan), minimum, minimum_rows=0 if plan.may_be_empty else 1)
 
 
 def documents_frame(plan: RefreshPlan) -> "pd.DataFrame":
@@ -74,7 +95,7 @@ def documents_frame(plan: RefreshPlan) -> "pd.DataFrame":
     )
 
 
-def validate_documents(frame: "pd.DataFrame", minimum_characters: int) -> CheckOutcome:
+def validate_documents(frame: "pd.DataFrame", minimum_characters: int, minimum_rows: int = 1) -> CheckOutcome:
     """The suite itself, on a frame as ``documents_frame`` makes it."""
     from great_expectations import expectations
 
@@ -84,7 +105,7 @@ def validate_documents(frame: "pd.DataFrame", minimum_characters: int) -> CheckO
         frame,
         [
             # the other expectations hold on an empty frame
-            gxe.ExpectTableRowCountToBeBetween(min_value=1),
+            gxe.ExpectTableRowCountToBeBetween(min_value=minimum_rows),
             gxe.ExpectColumnValuesToBeUnique(column="document_id"),
             gxe.ExpectColumnValuesToNotBeNull(column="path"),
             gxe.ExpectColumnValuesToBeUnique(column="path"),
@@ -109,14 +130,22 @@ def listing_not_empty(before: int, listed: int) -> CheckOutcome:
     )
 
 
-def volume_drop(before: int, after: int, maximum: float) -> CheckOutcome:
-    """Share of the documents that would disappear: (before - after) / before."""
-    drop = (before - after) / before if before else 0.0
+def volume_drop(before: int, after: int, maximum: float, *, expired: int = 0) -> CheckOutcome:
+    """Share of the documents that would disappear: (before - after) / before.
+
+    Documents that leave by their age are a decision and not a loss, so they are judged apart; by the same limit, because
+    a clock that is wrong must not empty a source.
+    """
+    drop = (before - after - expired) / before if before else 0.0
+    aged = expired / before if before else 0.0
+    observed = f"{before} documents before, {after} after" + (f": a drop of {drop:.0%}" if drop > 0 else "")
+    if expired:
+        observed += f", and {expired} ({aged:.0%}) that are older than keep_days"
     return CheckOutcome(
         "volume_drop",
-        drop <= maximum,
-        expected=f"a drop of at most {maximum:.0%}",
-        observed=f"{before} documents before, {after} after" + (f": a drop of {drop:.0%}" if drop > 0 else ""),
+        drop <= maximum and aged <= maximum,
+        expected=f"a drop of at most {maximum:.0%}" + (", and at most as many that expire" if expired else ""),
+        observed=observed,
     )
 
 
@@ -174,6 +203,101 @@ def duplicate_content(texts: Sequence[tuple[str, bytes]]) -> CheckOutcome:
         severity="WARN",
         details={"equal": [{"paths": ", ".join(paths[:5])} for paths in sorted(equal)[:SHOWN]]} if equal else {},
     )
+
+
+def screening_complete(paths: Sequence[str], screened: Mapping[str, Verdict], fingerprint: str) -> CheckOutcome:
+    """Whether every document that would be live has a verdict of the present policy."""
+    missing = sorted(path for path in paths if path not in screened)
+    return CheckOutcome(
+        "screening_complete",
+        not missing,
+        expected=f"a verdict under policy {fingerprint[:12]} on each of {len(paths)} documents",
+        observed="all" if not missing else f"{len(missing)} without one; refresh when the whole source can be read",
+        details={"unscreened": [{"path": path} for path in missing[:SHOWN]]} if missing else {},
+    )
+
+
+def found_share(name: str, detector: str, plan: RefreshPlan, maximum: float, before: float | None) -> CheckOutcome:
+    """Share of all documents, those it kept out included, in which a detector found something above its threshold."""
+    found = sorted(path for path, verdict in plan.screened.items() if verdict.summary.get(detector))
+    share = len(found) / len(plan.screened) if plan.screened else 0.0
+    trend = "" if before is None else f", {before:.1%} before"
+    return CheckOutcome(
+        name,
+        share <= maximum,
+        expected=f"at most {maximum:.1%} of the documents",
+        observed=f"{len(found)} of {len(plan.screened)}: {share:.1%}{trend}",
+        blocking=False,
+        severity="WARN",
+        details={
+            "share": round(share, 6),
+            "found": [
+                {"path": path, "found": _listed(plan.screened[path].summary[detector])} for path in found[:SHOWN]
+            ],
+        },
+    )
+
+
+def near_duplicates(source: str, documents: int, duplicates: Sequence[Duplicate]) -> CheckOutcome:
+    """Share of documents that almost repeat an older one, and the groups they form; equal texts are counted elsewhere."""
+    duplicates = [item for item in duplicates if not item.equal]
+    share = len(duplicates) / documents if documents else 0.0
+    groups = clusters(duplicates, source)
+    return CheckOutcome(
+        "near_duplicates",
+        share <= MAXIMUM_DUPLICATE_SHARE,
+        expected=f"at most {MAXIMUM_DUPLICATE_SHARE:.0%} of the documents",
+        observed=f"{len(duplicates)} of {documents}: {share:.0%}, in {len(groups)} groups",
+        blocking=False,
+        severity="WARN",
+        details={"groups": [{"documents": len(group), "paths": ", ".join(group[:5])} for group in groups[:SHOWN]]}
+        if groups
+        else {},
+    )
+
+
+def screening_rows(screened: Mapping[str, Verdict]) -> list[dict[str, Any]]:
+    """One row per detector: documents with findings, findings, and in how many documents what was done."""
+    rows = []
+    for detector in DETECTORS:
+        entities: Counter[str] = Counter()
+        actions: Counter[str] = Counter()
+        documents = 0
+        for verdict in screened.values():
+            summary = verdict.summary.get(detector)
+            if not summary:
+                continue
+            documents += 1
+            entities.update({entity: number for entity, (number, _) in summary.items()})
+            taken = {action for _, action in summary.values()}
+            actions[next(action for action in ("quarantine", "mask", "allow") if action in taken)] += 1
+        rows.append(
+            {
+                "detector": detector,
+                "documents": documents,
+                "findings": sum(entities.values()),
+                "quarantined": actions["quarantine"],
+                "masked": actions["mask"],
+                "recorded": actions["allow"],
+                "kinds": ", ".join(f"{entity} {number}" for entity, number in entities.most_common()),
+            }
+        )
+    return rows
+
+
+def earlier_shares(connection: Connection, source: str) -> dict[str, float]:
+    """What the checks on shares found last time, by check."""
+    rows = connection.execute(
+        """SELECT DISTINCT ON (check_name) check_name, (details ->> 'share')::float8 FROM evidence
+           WHERE kind = 'documents' AND subject = %s AND check_name = ANY(%s) AND details ? 'share'
+           ORDER BY check_name, evidence_id DESC""",
+        (source, ["prompt_injection_share", "hidden_text_share"]),
+    ).fetchall()
+    return {name: share for name, share in rows if share is not None}
+
+
+def _listed(summary: Mapping[str, tuple[int, str]]) -> str:
+    return ", ".join(f"{number} {entity} ({action})" for entity, (number, action) in sorted(summary.items()))
 
 
 def _standing(plan: RefreshPlan) -> CheckOutcome:

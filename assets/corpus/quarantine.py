@@ -10,13 +10,20 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from resources.errors import PermanentError
-from resources.policy_config import CorpusPolicy
+from resources.policy_config import DETECTORS, CorpusPolicy
 from resources.postgres import Connection
 
 #: Policy, not inability: a person may let exactly this content in (``genaiops quarantine release``).
-RELEASABLE = ("too_large", "too_short", "licence")
+RELEASABLE = (
+    "too_large",
+    "too_short",
+    "licence",
+    "expired",
+    "screening:failed",
+    *(f"screening:{detector}" for detector in DETECTORS),
+)
 #: Refused by design rather than by trouble, so these do not count towards the quarantine share.
-EXPECTED = ("unsupported", "forgotten")
+EXPECTED = ("unsupported", "forgotten", "expired")
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,9 @@ def read_state(connection: Connection, source: str) -> QuarantineState:
         (source, list(RELEASABLE)),
     ).fetchall()
     forgotten = connection.execute(
-        "SELECT CASE WHEN source = %s THEN path END, content_hash FROM forgotten", (source,)
+        # a document erased in one shard stays erased when the number of shards moves it to another
+        "SELECT CASE WHEN split_part(source, '.', 1) = split_part(%s, '.', 1) THEN path END, content_hash FROM forgotten",
+        (source,),
     ).fetchall()
     return QuarantineState(
         released=dict(released),
@@ -87,6 +96,20 @@ def judge_document(
     return None
 
 
+def judge_age(path: str, changed: Collection[datetime | None], oldest: datetime | None) -> Quarantined | None:
+    """Refuse a document that was last changed before ``oldest``; one that states no time is kept.
+
+    Args:
+        changed: when the document says so, and when its source does; the earlier of the two counts, because copying a
+            file makes it look new.
+    """
+    known = [moment for moment in changed if moment is not None]
+    if oldest is None or not known or min(known) >= oldest:
+        return None
+    # no hash: what is not kept needs no cached text either
+    return Quarantined(path, "expired", f"last changed on {min(known):%Y-%m-%d}; the source keeps less (keep_days)")
+
+
 def licence_allowed(licence: str | None, allowed: Sequence[str]) -> bool:
     """Whether an SPDX expression is covered: one side of an OR suffices, both sides of an AND are needed."""
     known = {name.casefold() for name in allowed}
@@ -100,7 +123,7 @@ def licence_allowed(licence: str | None, allowed: Sequence[str]) -> bool:
 
 @dataclass(frozen=True)
 class QuarantineRow:
-    """A row of the table; ``released_by``: a person let exactly this content in."""
+    """A row of the table; ``released_by``: a person let exactly this content in, for ``released_reason``."""
 
     source: str
     path: str
@@ -109,20 +132,27 @@ class QuarantineRow:
     size: int | None
     first_seen: datetime
     released_by: str | None
+    released_reason: str | None = None
 
 
 def list_quarantined(connection: Connection, source: str | None = None) -> list[QuarantineRow]:
     """Everything in quarantine, releases included, of one source or of all."""
     rows = connection.execute(
-        """SELECT source, path, code, reason, bytes, first_seen, released_by FROM quarantine
+        """SELECT source, path, code, reason, bytes, first_seen, released_by, released_reason FROM quarantine
            WHERE %(source)s::text IS NULL OR source = %(source)s ORDER BY source, path""",
         {"source": source},
     ).fetchall()
     return [QuarantineRow(*row) for row in rows]
 
 
-def release(connection: Connection, source: str, path: str, *, by: str) -> None:
+def release(connection: Connection, source: str, path: str, *, by: str, why: str | None = None) -> None:
     """Let the content that is in quarantine now enter at the next refresh; other content at that path stays refused.
+
+    What a policy masks is still masked in released content.
+
+    Args:
+        by: who decided.
+        why: the reason, kept with the decision and shown in the list.
 
     Raises:
         PermanentError: the document is not in quarantine, or for a reason that no decision can lift.
@@ -137,7 +167,10 @@ def release(connection: Connection, source: str, path: str, *, by: str) -> None:
         raise PermanentError(f"{source}/{path} is not in quarantine.{hint}")
     if row[0] not in RELEASABLE:
         raise PermanentError(f"{source}/{path} cannot be released, because it is there for {row[0]}: {row[1]}")
-    connection.execute("UPDATE quarantine SET released_by = %s WHERE source = %s AND path = %s", (by, source, path))
+    connection.execute(
+        "UPDATE quarantine SET released_by = %s, released_reason = %s WHERE source = %s AND path = %s",
+        (by, why, source, path),
+    )
 
 
 def write(
@@ -179,7 +212,10 @@ def write(
                                  THEN quarantine.first_seen ELSE now() END,
                released_by = CASE WHEN EXCLUDED.code = ANY(%s)
                                    AND quarantine.content_hash IS NOT DISTINCT FROM EXCLUDED.content_hash
-                                  THEN quarantine.released_by END""",
+                                  THEN quarantine.released_by END,
+               released_reason = CASE WHEN EXCLUDED.code = ANY(%s)
+                                       AND quarantine.content_hash IS NOT DISTINCT FROM EXCLUDED.content_hash
+                                      THEN quarantine.released_reason END""",
         (
             source,
             run_id,
@@ -188,6 +224,7 @@ def write(
             [item.code for item in rows],
             [item.reason for item in rows],
             [item.size for item in rows],
+            list(RELEASABLE),
             list(RELEASABLE),
         ),
     )

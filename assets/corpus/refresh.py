@@ -10,23 +10,36 @@ times or on the order in which changes arrived.
 
 import posixpath
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 from psycopg.types.json import Jsonb
 
-from assets.corpus import quarantine
+from assets.corpus import quarantine, source_memory
 from assets.corpus.documents import CommittedRevision, LiveDocument, last_revision, live_documents
-from assets.corpus.parse_cache import CachedParse, ParseWork, Unparsed, parse_all
+from assets.corpus.parse_cache import CachedParse, ParseWork, Unparsed
 from assets.corpus.parsing import Format, format_of, parser_fingerprint, title_from_path
 from assets.corpus.quarantine import Quarantined, QuarantineState
+from assets.corpus.screening import near_duplicates
+from assets.corpus.screening.near_duplicates import Candidate, Duplicate
+from assets.corpus.screening.stage import Screened, Screening, ScreenWork, Verdict
+from assets.corpus.source_memory import MemoryChange, Remembered
 from assets.outcomes import CheckOutcome, record_evidence
-from resources.document_sources import DocumentUnreadableError, DocumentVanishedError, SourceEntry, open_source
+from resources.document_sources import (
+    DocumentRefusedError,
+    DocumentTooLargeError,
+    DocumentUnreadableError,
+    DocumentVanishedError,
+    Listing,
+    SourceEntry,
+    open_source,
+)
 from resources.errors import TransientError
 from resources.faults import crash_point
-from resources.fingerprint import content_hash, fingerprint
+from resources.fingerprint import canonical_json, content_hash, fingerprint
 from resources.platform import Platform
 from resources.policy_config import CorpusPolicy
 from resources.postgres import Connection, Lease
@@ -46,6 +59,7 @@ class PlannedDocument:
         document_id: the identity it continues, or None: it gets a new one.
         replaces: the version it closes, or None.
         previous_path: of a renamed document.
+        provenance: where this content was found, e.g. a commit; kept with the version's metadata.
     """
 
     change: Literal["added", "changed", "renamed"]
@@ -62,6 +76,7 @@ class PlannedDocument:
     document_id: int | None = None
     replaces: int | None = None
     previous_path: str | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -82,6 +97,13 @@ class RefreshPlan:
         skipped: files left out on purpose, by reason.
         bytes_read: of all files that were read.
         seconds: wall time of planning.
+        shards: how many the source has; the documents are those of one of them.
+        screened: path to the verdict under the present policy, of documents that enter and of those it refused.
+        screening_fingerprint: of that policy and its detectors.
+        duplicates: documents that share most of their text with an older one.
+        forgotten: how many paths of the source were erased on request.
+        fetches: how many documents were fetched from the source.
+        memory: what to remember, so that the next refresh need not fetch what the source vouches for.
     """
 
     source: str
@@ -100,6 +122,26 @@ class RefreshPlan:
     bytes_read: int
     work: ParseWork
     seconds: float
+    shards: int = 1
+    fetches: int = 0
+    memory: MemoryChange = field(default_factory=MemoryChange)
+    screened: Mapping[str, Verdict] = field(default_factory=dict)
+    screening_fingerprint: str = ""
+    screen_work: ScreenWork = field(default_factory=ScreenWork)
+    duplicates: tuple[Duplicate, ...] = ()
+    forgotten: int = 0
+
+    @property
+    def expired(self) -> int:
+        """How many documents leave because the source keeps none so old."""
+        old = {item.path for item in self.quarantined if item.code == "expired"}
+        return sum(item.path in old for item in self.deleted)
+
+    @property
+    def may_be_empty(self) -> bool:
+        """Whether having no documents is as it should be: they were erased on request, or are older than is kept."""
+        old = any(item.code == "expired" for item in self.quarantined)
+        return bool(self.forgotten or old) and all(item.code in quarantine.EXPECTED for item in self.quarantined)
 
     @property
     def changes(self) -> bool:
@@ -130,24 +172,25 @@ class RefreshPlan:
             "withdrawn": self.withdrawn,
             "unchanged": len(self.unchanged),
             "quarantined": len(self.quarantined),
+            "shards": self.shards,
         }
 
     @cached_property
     def data_version(self) -> str:
         """Hash of the documents after the commit; equal content gives an equal version, whatever the history."""
-        return fingerprint(
-            [
-                [item.path, item.content_hash.hex(), item.text_hash.hex(), item.parser_fingerprint]
-                for item in self.documents
-            ]
-        )
+        documents = [
+            [item.path, item.content_hash.hex(), item.text_hash.hex(), item.parser_fingerprint]
+            for item in self.documents
+        ]
+        return fingerprint(documents if self.shards == 1 else [self.shards, documents])
 
 
 def plan_refresh(platform: Platform, source: str, run_id: str, lease: Lease) -> RefreshPlan:
     """List, read and hash a source and find what changed; parse new content into the cache.
 
-    Every file is read, since neither a size nor a modification time proves that content is unchanged. Memory holds
-    one batch of contents at a time, and a few hundred bytes of facts for each document.
+    Every document is read, since neither a size nor a modification time proves that content is unchanged, unless the
+    source vouches for it (``SourceEntry.identity``). Memory holds one batch of contents at a time, and a few hundred
+    bytes of facts for each document.
 
     Raises:
         ConfigError: the source's place does not exist.
@@ -159,15 +202,26 @@ def plan_refresh(platform: Platform, source: str, run_id: str, lease: Lease) -> 
         revision, data_version = last_revision(connection, source)
         live = {item.path: item for item in live_documents(connection, source)}
         state = quarantine.read_state(connection, source)
+        memory = source_memory.read(connection, source)
+        oldest = _oldest(connection, platform.config.sources[source].keep_days)
     listing = open_source(platform.config, source).list()
-    reading = _Reading(platform, platform.config.sources[source], lease, live, state)
-    reading.run(listing.entries)
+    screening = Screening(platform, platform.config.sources[source], run_id, lease, live.values())
+    reading = _Reading(platform, platform.config.sources[source], lease, live, state, screening, memory.entries)
+    reading.oldest = oldest
+    reading.run(listing)
     for refused in listing.refused:
         reading.quarantined[refused.path] = Quarantined(refused.path, refused.code, refused.reason)
+    if listing.kept is not None:
+        reading.keep(listing.kept)
+    with platform.database.connect() as connection:
+        reading.expire(connection)
+    duplicates = reading.compare()
     present = {*reading.unchanged, *reading.accepted, *reading.quarantined}
     gone = [item for path, item in live.items() if path not in present]
     with platform.database.connect() as connection:
-        planned, deleted = _compare(connection, source, live, reading.accepted, gone)
+        planned, deleted = _compare(
+            connection, source, live, reading.accepted, gone, lambda: _moves(listing, memory.state)
+        )
     withdrawn = [item for path, item in live.items() if path in reading.quarantined]
     return RefreshPlan(
         source=source,
@@ -186,6 +240,14 @@ def plan_refresh(platform: Platform, source: str, run_id: str, lease: Lease) -> 
         bytes_read=reading.bytes_read,
         work=reading.work,
         seconds=time.perf_counter() - started,
+        shards=getattr(platform.config.sources[source], "shards", 1),
+        fetches=reading.fetches,
+        memory=source_memory.difference(memory, reading.remembered, listing.state),
+        screened=reading.screened,
+        screening_fingerprint=screening.fingerprint,
+        screen_work=screening.work,
+        duplicates=tuple(duplicates),
+        forgotten=len(state.forgotten_paths),
     )
 
 
@@ -210,6 +272,7 @@ def commit(
                 f"source {plan.source!r} is at revision {revision}, the refresh was planned on {plan.base_revision}; run it again"
             )
         quarantine.write(connection, plan.source, plan.run_id, plan.quarantined, plan.released)
+        source_memory.write(connection, plan.source, plan.memory)
         if plan.changes:
             revision, data_version = revision + 1, plan.data_version
             _write_versions(connection, plan, revision)
@@ -236,6 +299,17 @@ class _Accepted:
     parser_fingerprint: str
     size: int
     parsed: CachedParse
+    verdict: Verdict | None = None
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """A document that may have to be fetched; ``known``: what it holds, by the word of its source."""
+
+    entry: SourceEntry
+    form: Format
+    parser_fingerprint: str
+    known: Remembered | None
 
 
 @dataclass
@@ -247,46 +321,62 @@ class _Reading:
     lease: Lease
     live: Mapping[str, LiveDocument]
     state: QuarantineState
+    screening: Screening
+    memory: Mapping[str, Remembered] = field(default_factory=dict)
     unchanged: dict[str, LiveDocument] = field(default_factory=dict)
     accepted: dict[str, _Accepted] = field(default_factory=dict)
     quarantined: dict[str, Quarantined] = field(default_factory=dict)
     released: dict[str, bytes] = field(default_factory=dict)
+    remembered: dict[str, Remembered] = field(default_factory=dict)
+    screened: dict[str, Verdict] = field(default_factory=dict)
     work: ParseWork = field(default_factory=ParseWork)
+    fetches: int = 0
     bytes_read: int = 0
+    oldest: datetime | None = None
 
-    def run(self, entries: Iterable[SourceEntry]) -> None:
-        fingerprints: dict[str, str] = {}
+    def run(self, listing: Listing) -> None:
         batch: list[tuple[SourceEntry, Unparsed]] = []
-        for entry, form, data in self._read(entries):
-            key = fingerprints.setdefault(form.media_type, parser_fingerprint(self.source, form))
+        for item, data in self._read(listing):
+            entry, key = item.entry, item.parser_fingerprint
             content = content_hash(data)
             if content in self.state.forgotten_contents:
                 self._refuse(_forgotten(entry.path))
                 continue
+            if entry.identity is not None and (entry.confirm is None or entry.confirm()):
+                self.remembered[entry.path] = Remembered(entry.identity, content, len(data))
             too_large = quarantine.judge_size(entry.path, len(data), self._policy, content)
             if too_large and not self.state.is_released(entry.path, content):
                 self._refuse(too_large)
                 continue
             known = self.live.get(entry.path)
-            if known and known.content_hash == content and known.parser_fingerprint == key:
+            if known and known.content_hash == content and self._stands(known, key):
                 self._admit(entry.path, len(data), content, known.characters, known.licence, known)
                 continue
-            batch.append((entry, Unparsed((content, key), form, data)))
+            batch.append((entry, Unparsed((content, key), item.form, data)))
             if len(batch) >= BATCH_DOCUMENTS or sum(len(item.data) for _, item in batch) >= BATCH_BYTES:
                 self._parse(batch)
                 batch = []
         self._parse(batch)
 
-    @property
+    @cached_property
     def _policy(self) -> CorpusPolicy:
-        return self.platform.config.policies.corpus
+        policy = self.platform.config.policies.corpus
+        if self.source.maximum_bytes is None:
+            return policy
+        return policy.model_copy(update={"maximum_bytes": self.source.maximum_bytes})
 
-    def _read(self, entries: Iterable[SourceEntry]) -> Iterator[tuple[SourceEntry, Format, bytes]]:
+    def _read(self, listing: Listing) -> Iterator[tuple[_Listed, bytes]]:
         """Yield what is to be looked at, with its bytes; refuse what needs no reading."""
-        for entry in entries:
-            form = format_of(entry.path)
+        fingerprints: dict[Format, str] = {}
+        waiting: list[_Listed] = []
+        for entry in listing.entries:
+            form = format_of(entry.path, self.source)
             if entry.path in self.state.forgotten_paths:
                 self._refuse(_forgotten(entry.path))
+            elif entry.path not in self.state.released and (
+                old := quarantine.judge_age(entry.path, [entry.modified], self.oldest)
+            ):
+                self._refuse(old)
             elif form is None:
                 ending = posixpath.splitext(entry.path)[1]
                 reason = f"no parser for {ending} files; exclude them, or convert them"
@@ -296,29 +386,125 @@ class _Reading:
             ) and entry.path not in self.state.released:
                 self._refuse(too_large)
             else:
-                try:
-                    data = entry.fetch()
-                except DocumentVanishedError:
+                if form not in fingerprints:
+                    fingerprints[form] = parser_fingerprint(self.source, form)
+                item = _Listed(entry, form, fingerprints[form], self._known(entry))
+                if item.known and self._settle(item, item.known):
                     continue
-                except DocumentUnreadableError as error:
-                    self._refuse(Quarantined(entry.path, "unreadable", str(error), entry.size))
-                    continue
-                self.bytes_read += len(data)
-                yield entry, form, data
+                waiting.append(item)
+                if len(waiting) >= BATCH_DOCUMENTS or sum(item.entry.size for item in waiting) >= BATCH_BYTES:
+                    yield from self._fetch(listing, waiting)
+                    waiting = []
+        yield from self._fetch(listing, waiting)
+
+    def _known(self, entry: SourceEntry) -> Remembered | None:
+        """What the document holds, if its source vouches that it is what was read last."""
+        remembered = self.memory.get(entry.path)
+        return remembered if remembered and entry.identity == remembered.identity else None
+
+    def _settle(self, item: _Listed, known: Remembered) -> bool:
+        """Decide about a document of known content without fetching it; False: its parse result is needed."""
+        path, content = item.entry.path, known.content_hash
+        if content is not None and content in self.state.forgotten_contents:
+            self._refuse(_forgotten(path))
+            return True
+        self.remembered[path] = known
+        if content is None:
+            code, reason = known.refusal or ("unreadable", "unknown")
+            self._refuse(Quarantined(path, code, reason, known.size))
+            return True
+        live = self.live.get(path)
+        if live and live.content_hash == content and self._stands(live, item.parser_fingerprint):
+            self._admit(path, known.size, content, live.characters, live.licence, live)
+            return True
+        return False
+
+    def _fetch(self, listing: Listing, batch: Sequence[_Listed]) -> Iterator[tuple[_Listed, bytes]]:
+        """Yield the bytes of a batch, but for those whose content is known and was parsed before."""
+        keys = {
+            ((content, item.parser_fingerprint), self.state.is_released(item.entry.path, content))
+            for item in batch
+            if item.known and (content := item.known.content_hash)
+        }
+        results = self.screening.known(keys)
+        wanted: list[_Listed] = []
+        judged: list[_Accepted] = []
+        for item in batch:
+            content = item.known.content_hash if item.known else None
+            free = bool(content) and self.state.is_released(item.entry.path, content)
+            answer = results.get(((content, item.parser_fingerprint), free)) if content else None
+            if item.known and content and answer:
+                judged.append(_accepted(item.entry, item.form, content, item.known.size, answer))
+            else:
+                wanted.append(item)
+        self._judge(judged)
+        if wanted and listing.prefetch:
+            listing.prefetch([item.entry for item in wanted])
+        for item in wanted:
+            data = self._fetch_one(item.entry)
+            if data is not None:
+                yield item, data
+
+    def _fetch_one(self, entry: SourceEntry) -> bytes | None:
+        """The bytes of one document, or None: it is refused, or gone."""
+        limit = None if entry.path in self.state.released else self._policy.maximum_bytes
+        self.fetches += 1
+        try:
+            data = entry.fetch(limit)
+        except DocumentVanishedError:
+            return None
+        except DocumentTooLargeError as error:
+            reason = f"at least {error.size:,} bytes, allowed are {self._policy.maximum_bytes:,}"
+            self._refuse(Quarantined(entry.path, "too_large", reason, error.size))
+            return None
+        except DocumentUnreadableError as error:
+            self._refuse(Quarantined(entry.path, "unreadable", str(error), entry.size))
+            return None
+        except DocumentRefusedError as error:
+            self._refuse(Quarantined(entry.path, error.code, str(error), entry.size))
+            if entry.identity is not None:
+                refusal = (error.code, str(error))
+                self.remembered[entry.path] = Remembered(entry.identity, None, entry.size, refusal)
+            return None
+        self.bytes_read += len(data)
+        return data
 
     def _parse(self, batch: Sequence[tuple[SourceEntry, Unparsed]]) -> None:
         if not batch:
             return
-        results = parse_all(self.platform, self.source, [item for _, item in batch], self.lease, self.work)
-        for entry, item in batch:
-            content, key = item.key
-            parsed = results[item.key]
+        for free in (False, True):
+            part = [(entry, item) for entry, item in batch if self.state.is_released(entry.path, item.key[0]) is free]
+            keys = {item.key for _, item in part}
+            results = self.screening.screen([item for _, item in part], keys if free else set(), self.work)
+            self._judge(
+                [
+                    _accepted(entry, item.form, item.key[0], len(item.data), results[item.key, free])
+                    for entry, item in part
+                ]
+            )
+
+    def _judge(self, batch: Sequence[_Accepted]) -> None:
+        """Refuse what has no text, and let the rest in unless policy refuses it."""
+        for new in batch:
+            path, parsed = new.entry.path, new.parsed
+            if new.verdict:
+                self.screened[path] = new.verdict
             if parsed.text_hash is None:
                 code, reason = parsed.failure_code or "parse_failed", parsed.failure_reason or "unknown"
-                self._refuse(Quarantined(entry.path, code, reason, len(item.data), content))
+                self._refuse(Quarantined(path, code, reason, new.size, new.content_hash))
                 continue
-            new = _Accepted(entry, item.form, content, key, len(item.data), parsed)
-            self._admit(entry.path, len(item.data), content, parsed.characters, parsed.licence, new)
+            live = self.live.get(path)
+            same = live and (live.content_hash, live.parser_fingerprint) == (new.content_hash, new.parser_fingerprint)
+            document = live if live and same else new
+            self._admit(path, new.size, new.content_hash, parsed.characters, parsed.licence, document)
+
+    def _stands(self, live: LiveDocument, parser_fingerprint: str) -> bool:
+        """Whether a live document of known content needs neither parser nor detector."""
+        released = self.state.is_released(live.path, live.content_hash)
+        verdict = self.screening.standing(live, parser_fingerprint, released=released)
+        if verdict:
+            self.screened[live.path] = verdict
+        return verdict is not None
 
     def _admit(
         self,
@@ -342,8 +528,96 @@ class _Reading:
         else:
             self.accepted[path] = document
 
+    def keep(self, may_be_there: Callable[[str], bool]) -> None:
+        """Leave documents alone that were not listed, because part of the source could not be looked at."""
+        for path, document in self.live.items():
+            if path in self.unchanged or path in self.accepted or path in self.quarantined or not may_be_there(path):
+                continue
+            self.unchanged[path] = document
+            self._stands_unseen(document)
+            if self.state.is_released(path, document.content_hash):
+                self.released[path] = document.content_hash
+            if path in self.memory:
+                self.remembered[path] = self.memory[path]
+
+    def expire(self, connection: Connection) -> None:
+        """Refuse what says of itself that it is older than the source keeps."""
+        if self.oldest is None:
+            return
+        stated = {path: item.origin_time for path, item in self.unchanged.items()}
+        new = list(self.accepted.items())
+        rows = connection.execute(
+            """SELECT new.path, result.origin_time
+               FROM unnest(%s::text[], %s::bytea[], %s::text[]) new (path, content_hash, fingerprint)
+               JOIN parse_result result
+                 ON result.content_hash = new.content_hash AND result.parser_fingerprint = new.fingerprint""",
+            (
+                [path for path, _ in new],
+                [item.content_hash for _, item in new],
+                [item.parser_fingerprint for _, item in new],
+            ),
+        ).fetchall()
+        for path, moment in (stated | dict(rows)).items():
+            document = self.unchanged.get(path) or self.accepted[path]
+            old = quarantine.judge_age(path, [moment], self.oldest)
+            if old is None:
+                continue
+            if self.state.is_released(path, document.content_hash):
+                self.released[path] = document.content_hash
+                continue
+            self.unchanged.pop(path, None)
+            self.accepted.pop(path, None)
+            self._refuse(old)
+
+    def _stands_unseen(self, live: LiveDocument) -> None:
+        """Note the verdict on a document that could not be looked at; ``screening_complete`` reports if there is none."""
+        key = parser_fingerprint(self.source, form) if (form := format_of(live.path, self.source)) else ""
+        self._stands(live, key)
+
+    def compare(self) -> list[Duplicate]:
+        """Find what shares most of its text with an older document, and refuse it where the policy says so."""
+        rule = self.platform.config.policies.screening.near_duplicate
+        if not rule.enabled:
+            return []
+        candidates = [Candidate(path, item.text_hash, item.document_id) for path, item in self.unchanged.items()]
+        for path, item in self.accepted.items():
+            former = self.live.get(path)
+            text = item.parsed.text_hash or b""
+            candidates.append(Candidate(path, text, former.document_id if former else None))
+        new = {item.parsed.text_hash for item in self.accepted.values() if item.parsed.text_hash}
+        duplicates = near_duplicates.compare(self.platform, self.source.name, candidates, new, self.lease)
+        if rule.action != "quarantine":
+            return duplicates
+        for item in duplicates:
+            document = self.unchanged.get(item.path) or self.accepted[item.path]
+            if self.state.is_released(item.path, document.content_hash):
+                self.released[item.path] = document.content_hash
+                continue
+            self.unchanged.pop(item.path, None)
+            self.accepted.pop(item.path, None)
+            reason = (
+                f"{item.similarity:.0%} the same as {item.of}, which is older; policies/screening.yaml says quarantine"
+            )
+            self._refuse(
+                Quarantined(item.path, "screening:near_duplicate", reason, document.size, document.content_hash)
+            )
+        return duplicates
+
     def _refuse(self, item: Quarantined) -> None:
         self.quarantined[item.path] = item
+
+
+def _accepted(entry: SourceEntry, form: Format, content: bytes, size: int, answer: Screened) -> _Accepted:
+    return _Accepted(entry, form, content, answer.fingerprint, size, answer.parsed, answer.verdict)
+
+
+def _oldest(connection: Connection, keep_days: int | None) -> datetime | None:
+    """What was last changed before this leaves; by the database's clock, which all machines share."""
+    if keep_days is None:
+        return None
+    row = connection.execute("SELECT now() - make_interval(days => %s)", (keep_days,)).fetchone()
+    assert row is not None
+    return row[0]
 
 
 def _forgotten(path: str) -> Quarantined:
@@ -360,10 +634,16 @@ def _compare(
     live: Mapping[str, LiveDocument],
     accepted: Mapping[str, _Accepted],
     gone: Sequence[LiveDocument],
+    moves: Callable[[], Mapping[str, str]],
 ) -> tuple[list[PlannedDocument], list[LiveDocument]]:
-    """What to open, in order of path, and which vanished versions nothing replaces."""
+    """What to open, in order of path, and which vanished versions nothing replaces.
+
+    ``moves`` is asked only when there is something that it could pair.
+    """
     new_paths = [path for path in sorted(accepted) if path not in live]
     renamed = match_renames({path: accepted[path].content_hash for path in new_paths}, gone)
+    if len(renamed) < min(len(new_paths), len(gone)):
+        renamed |= match_moves([path for path in new_paths if path not in renamed], moves(), renamed, gone)
     restored = _former_documents(connection, source, [path for path in new_paths if path not in renamed])
     planned = []
     for path in sorted(accepted):
@@ -385,6 +665,7 @@ def _compare(
                 document_id=before.document_id if before else restored.get(path),
                 replaces=before.version_id if before else None,
                 previous_path=before.path if before and before.path != path else None,
+                provenance=item.entry.provenance,
             )
         )
     taken = {item.version_id for item in renamed.values()}
@@ -411,6 +692,20 @@ def match_renames(new: Mapping[str, bytes], gone: Sequence[LiveDocument]) -> dic
                 pairs[path] = fitting[0]
                 candidates[new[path]].remove(fitting[0])
     return pairs
+
+
+def match_moves(
+    new: Sequence[str], moves: Mapping[str, str], renamed: Mapping[str, LiveDocument], gone: Sequence[LiveDocument]
+) -> dict[str, LiveDocument]:
+    """Pair new paths with vanished documents that, by the word of the source, moved there and were edited."""
+    free = {item.path: item for item in gone}
+    for item in renamed.values():
+        del free[item.path]
+    return {path: free.pop(moves[path]) for path in sorted(new) if moves.get(path) in free}
+
+
+def _moves(listing: Listing, state: str | None) -> Mapping[str, str]:
+    return listing.renames_since(state) if listing.renames_since and state else {}
 
 
 def _former_documents(connection: Connection, source: str, paths: Sequence[str]) -> dict[str, int]:
@@ -455,9 +750,11 @@ def _write_versions(connection: Connection, plan: RefreshPlan, revision: int) ->
                                          rev_from)
            SELECT new.document_id, %s, new.path, result.content_hash, result.text_hash, result.parser_fingerprint,
                   new.title, result.headings, result.language, result.licence, result.origin_time, new.bytes,
-                  new.media_type, result.metadata, %s, %s
-           FROM unnest(%s::bigint[], %s::text[], %s::bytea[], %s::text[], %s::text[], %s::bigint[], %s::text[])
-                WITH ORDINALITY new (document_id, path, content_hash, fingerprint, title, bytes, media_type, number)
+                  new.media_type, result.metadata || new.provenance, %s, %s
+           FROM unnest(%s::bigint[], %s::text[], %s::bytea[], %s::text[], %s::text[], %s::bigint[], %s::text[],
+                       %s::jsonb[])
+                WITH ORDINALITY new (document_id, path, content_hash, fingerprint, title, bytes, media_type,
+                                     provenance, number)
            JOIN parse_result result
              ON result.content_hash = new.content_hash AND result.parser_fingerprint = new.fingerprint
            ORDER BY new.number""",
@@ -472,6 +769,7 @@ def _write_versions(connection: Connection, plan: RefreshPlan, revision: int) ->
             [item.title for item in plan.planned],
             [item.size for item in plan.planned],
             [item.media_type for item in plan.planned],
+            [canonical_json({"provenance": item.provenance} if item.provenance else {}) for item in plan.planned],
         ),
     ).rowcount
     if written != len(plan.planned):

@@ -1,6 +1,6 @@
 """Text: from bytes to the one normal form that positions refer to, and what can be told from it alone.
 
-Belongs here: decoding, normalisation, language detection.
+Belongs here: decoding, repair of wrong decoding, normalisation, language detection.
 Does not belong here: file formats (parsing.py) and headings (headings.py).
 """
 
@@ -8,6 +8,8 @@ import codecs
 import re
 import unicodedata
 from collections import Counter
+from functools import cache
+from typing import Any
 
 from assets.corpus.failures import ParseFailure
 
@@ -21,10 +23,17 @@ _BOMS = (
 # Allowed of the C0 and C1 controls: tab and line feed. Surrogates and U+FFFE/U+FFFF are no characters at all.
 _FORBIDDEN = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
 _LINE_ENDS = re.compile("\r\n?|[\x0b\x0c\x85]")
+#: A lead byte of UTF-8 and a following byte, both read as Windows-1252.
+_MOJIBAKE = re.compile("[ÂÃâåæçðèéìÐÑØÙ][\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]")
 _HIGH_RUN = re.compile("[\x80-\U0010ffff]{5,}")
 _WORD = re.compile(r"[^\W\d_]+")
 #: More forbidden controls than this share of the characters: the bytes are no text.
 _BINARY_SHARE = 0.3
+#: The language model sees this much of a text, and is asked only about a text of at least so many words and letters.
+_MODEL_CHARACTERS, _MODEL_WORDS, _MODEL_LETTERS = 2_000, 4, 20
+_MODEL_PROBABILITY = 0.5
+#: Latin and constructed languages that short texts in others are mistaken for.
+_NOT_SPOKEN = frozenset({"la", "eo", "ia", "ie", "io", "vo"})
 
 
 def decode(data: bytes, declared: str | None = None) -> tuple[str, str]:
@@ -79,24 +88,62 @@ def normalise(text: str) -> str:
     return "\n".join(line.rstrip() for line in text.split("\n")).strip("\n")
 
 
-def detect_language(text: str) -> str | None:
-    """Tell the language of a text by its most frequent words, or by its script.
+def mend(text: str) -> str:
+    """Repair mojibake: text that some program before us decoded with the wrong encoding (``cafÃ©`` for ``café``).
 
-    Deterministic and cheap, for filtering rather than linguistics: en, de, fr, es, it, pt, nl, sv by function words;
-    ru, el, he, ar, ja, zh, ko by script. None when the text is too short or undecided.
+    Only where a telling pair of characters occurs, and only what ftfy is sure of; everything else stays as it is.
+    """
+    if not _MOJIBAKE.search(text):
+        return text
+    import ftfy
+
+    return ftfy.fix_encoding(text)
+
+
+def detect_language(text: str) -> str | None:
+    """Tell the language of a text: by its most frequent words, by its script, else by a statistical model.
+
+    Words and scripts decide most texts of en, de, fr, es, it, pt, nl, sv, el, he, ja, zh and ko in microseconds. What
+    they leave open, and scripts that several languages share, goes to py3langid (97 languages, its model is inside the
+    package), which costs a second to load once per process; docs/parsing.md has the accuracy of both.
+
+    Deterministic. None when the text is too short or no language, as a list of part numbers.
     """
     words = _WORD.findall(text[:20_000].lower())
-    if not words:
+    letters = "".join(words)[:4_000]
+    if not letters:
         return None
-    script = _script("".join(words)[:4_000])
-    if script:
+    script = _script(letters)
+    if script and script not in _SHARED_SCRIPTS:
         return script
-    if len(words) < 20:
+    if script is None and len(words) >= 20:
+        seen = Counter(words)
+        counts = {language: sum(seen[word] for word in known) for language, known in _FUNCTION_WORDS.items()}
+        (best, most), (_, second) = sorted(counts.items(), key=lambda item: -item[1])[:2]
+        if most >= 0.12 * len(words) and most >= 1.5 * second:
+            return best
+    return _by_model(" ".join(words)[:_MODEL_CHARACTERS], len(words), script)
+
+
+def _by_model(text: str, words: int, script: str | None) -> str | None:
+    """The most probable language where the model is sure of it; the usual one of a script where it is not."""
+    if script is None and (words < _MODEL_WORDS or len(text) < _MODEL_LETTERS):
         return None
-    seen = Counter(words)
-    counts = {language: sum(seen[word] for word in known) for language, known in _FUNCTION_WORDS.items()}
-    (best, most), (_, second) = sorted(counts.items(), key=lambda item: -item[1])[:2]
-    return best if most >= 0.08 * len(words) and most >= 1.25 * second else None
+    language, probability = _identifier().classify(text)
+    if len(language) == 2 and language not in _NOT_SPOKEN and probability >= _MODEL_PROBABILITY:
+        return language
+    return script
+
+
+@cache
+def _identifier() -> Any:
+    """The language model of py3langid, with probabilities."""
+    import logging
+
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+    logging.getLogger("py3langid").setLevel(logging.WARNING)
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 
 
 def language_code(tag: str | None) -> str | None:
@@ -158,7 +205,10 @@ _SCRIPTS = {
     "ja": re.compile("[\u3040-\u30ff]"),
     "zh": re.compile("[\u4e00-\u9fff]"),
     "ko": re.compile("[\uac00-\ud7af]"),
+    "hi": re.compile("[\u0900-\u097f]"),
 }
+#: Scripts of several languages, by the one most written in them.
+_SHARED_SCRIPTS = frozenset({"ru", "ar", "hi"})
 _FUNCTION_WORDS = {
     language: frozenset(words.split())
     for language, words in {

@@ -245,7 +245,12 @@ def resolve(
     for item, number in sorted(pieces, key=lambda piece: piece[0].evidence[piece[1]].document):  # each text once
         spec = item.evidence[number]
         before = earlier.get((item.id, spec.fingerprint()))
-        found[item.id, number] = _find(item, spec, before, sources, corpus)
+        source = config.partition_of(spec.source, spec.path)
+        found[item.id, number] = (
+            _find(item, spec, before, corpus.by_path.get((source, spec.path)), corpus)
+            if source in sources
+            else _Lost(f"{spec.document}: the dataset does not list source {spec.source!r}")
+        )
     _find_elsewhere(questions, earlier, corpus, found)
     resolved = tuple(_assemble(item, earlier, found) for item in questions)
     how = Counter(one.how if isinstance(one, _Found) else "lost" for one in found.values())
@@ -287,13 +292,10 @@ class _Found:
 
 
 def _find(
-    question: QuestionSpec, spec: EvidenceSpec, before: Evidence | None, sources: Sequence[str], corpus: _Corpus
+    question: QuestionSpec, spec: EvidenceSpec, before: Evidence | None, named: "_Document | None", corpus: _Corpus
 ) -> _Found | _Lost:
     """Look for a piece of evidence in its document: followed by id first, then by its name."""
-    if spec.source not in sources:
-        return _Lost(f"{spec.document}: the dataset does not list source {spec.source!r}")
     followed = corpus.by_id.get(before.document_id) if before else None
-    named = corpus.by_path.get((spec.source, spec.path))
     documents = list(dict.fromkeys(document for document in (followed, named) if document is not None))
     if not documents:
         return _Lost(f"{spec.document}: no such document (any more)", movable=True)

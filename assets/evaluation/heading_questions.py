@@ -19,6 +19,7 @@ from assets.evaluation.leakage import content_words
 from assets.evaluation.metrics.words import sentences, words
 from resources.config import ProjectConfig
 from resources.postgres import FOREVER, Connection
+from resources.sharding import source_of
 
 LIMIT = 60
 UNANSWERABLE_SHARE = 0.25
@@ -113,7 +114,7 @@ def _of_document(document: SectionedDocument) -> Iterator[dict[str, Any]]:
             continue
         sentence = _first_sentence(text[body:following])
         if sentence is not None and text.count(sentence) == 1:
-            evidence = [{"document": f"{document.source}/{document.path}", "quote": sentence}]
+            evidence = [{"document": f"{source_of(document.source)}/{document.path}", "quote": sentence}]
             yield _line(_question(document.title, name), fold(sentence).text, evidence)
 
 

@@ -5,13 +5,13 @@ Does not belong here: producing the evidence (running.py), and how a champion's 
 """
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from assets.experiments.checks import CHECKS
 from assets.experiments.variants import baseline, expand, register_variants
-from resources.answerer import Variant
+from resources.answerer import Variant, restore_variant
 from resources.config import ExperimentConfig, ProjectConfig
 from resources.errors import PermanentError
 from resources.fingerprint import fingerprint
@@ -32,6 +32,7 @@ class Champion:
         champion_id: row of table champion; None for the baseline, which nobody promoted.
         proven: whether exactly this configuration was promoted; false for a baseline, and for a promoted variant whose
             prompt, index or model was changed since.
+        snapshot: the retained snapshot it has to answer from, when the serving one is of an index configured otherwise.
     """
 
     variant: Variant
@@ -39,6 +40,7 @@ class Champion:
     champion_id: int | None = None
     since: datetime | None = None
     proven: bool = False
+    snapshot: int | None = None
 
 
 def settings_fingerprint(experiment: ExperimentConfig) -> str:
@@ -81,6 +83,40 @@ def current_champion(
     if named[name].fingerprint != promoted:
         reason = f"{reason} (its prompt, index or model was changed since, so it has to prove itself again)"
     return Champion(named[name], reason, champion_id, since, proven=named[name].fingerprint == promoted)
+
+
+def answering_champion(
+    connection: Connection, config: ProjectConfig, models: Models, experiment: ExperimentConfig
+) -> Champion:
+    """The champion that answers people: the promoted variant exactly as it was proven, as long as that can be had.
+
+    An edited prompt, retrieval or index does not speak to anybody before it has proven itself; the champion on record
+    goes on as it was. Only when something it needs is gone does its present configuration answer, and the reason says
+    so.
+    """
+    champion = current_champion(connection, config, models, experiment)
+    if champion.proven or champion.champion_id is None:
+        return champion
+    row = connection.execute(
+        """SELECT variant.config, champion.reason FROM champion JOIN variant ON variant.fingerprint = champion.variant
+           WHERE champion_id = %s""",
+        (champion.champion_id,),
+    ).fetchone()
+    assert row is not None
+    stored, reason = row
+    try:
+        restored = restore_variant(connection, config, models, stored)
+    except PermanentError as error:
+        return replace(champion, reason=f"{champion.reason}; the promoted one cannot answer: it {error}")
+    old = f", from snapshot {restored.snapshot}" if restored.snapshot is not None else ""
+    return Champion(
+        restored.variant,
+        f"{reason} (as it was promoted{old}: its prompt, index or model was changed since and has to prove itself)",
+        champion.champion_id,
+        champion.since,
+        proven=True,
+        snapshot=restored.snapshot,
+    )
 
 
 def promote(platform: Platform, experiment: str, variant_name: str, by: str, reason: str) -> Champion:

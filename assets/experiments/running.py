@@ -155,7 +155,8 @@ def measure(
 ) -> Measurement:
     """Run and score the trials that are missing, of all variants on the experiment's questions by default."""
     database, scope = experiment.platform.database, scope or experiment.scope
-    plan = trials.plan_trials(database, experiment.index, variants or experiment.variants, scope)
+    retriever = experiment.answerer.retriever
+    plan = trials.plan_trials(database, retriever, variants or experiment.variants, scope, run_id=experiment.run_id)
     began = time.monotonic()
     work = trials.run_trials(
         database,

@@ -27,6 +27,7 @@ from resources.config import ExperimentConfig, ProjectConfig
 from resources.errors import BudgetExceededError, PermanentError, TransientError
 from resources.faults import crash_point
 from resources.fingerprint import fingerprint
+from resources.index_config import RetrievalConfig
 from resources.postgres import Connection, Database, Lease
 from resources.prompt_store import prompt_fingerprint
 from resources.vector_index import SearchHit, SearchResult
@@ -42,12 +43,20 @@ Progress = Callable[[int, int], None]
 
 
 class Searcher(Protocol):
-    """What trials need of resources.vector_index.VectorIndex."""
+    """What trials need of resources.retrieval.Retriever."""
 
-    def search_many(
-        self, index: str, questions: Sequence[str], *, mode: Any, k: int, snapshot: int | None = None
-    ) -> list[SearchResult]:
-        """Search a snapshot for each question, in order."""
+    def retrieve_many(
+        self,
+        index: str,
+        questions: Sequence[str],
+        *,
+        mode: Any,
+        k: int,
+        settings: RetrievalConfig,
+        snapshot: int | None = None,
+        run_id: str,
+    ) -> Sequence[SearchResult]:
+        """Retrieve from a snapshot for each question, in order."""
         ...
 
 
@@ -160,24 +169,35 @@ class Plan:
     seconds: float
 
 
-def plan_trials(database: Database, searcher: Searcher, variants: Sequence[Variant], scope: Scope) -> Plan:
-    """Retrieve for every (index, search mode, k) and question, and derive the key of every trial.
+def plan_trials(
+    database: Database, searcher: Searcher, variants: Sequence[Variant], scope: Scope, *, run_id: str
+) -> Plan:
+    """Retrieve for every (index, search mode, k, retrieval steps) and question, and derive the key of every trial.
 
-    Retrieval is shared by the variants with equal index, mode and k, and by nothing else: the first k of a longer
-    result need not be the result for k, because fusion and the graph search depend on it.
+    Retrieval is shared by the variants that are equal in these, and by nothing else: the first k of a longer result
+    need not be the result for k, because fusion and the graph search depend on it. A question whose retrieval failed
+    (a model of a step did not answer) stays in the plan and becomes a failed trial.
     """
     began = time.monotonic()
     questions = [question.question for question in scope.questions]
-    settings = dict.fromkeys((variant.index, variant.search_mode, variant.k) for variant in variants)
+    settings = {_setting(variant): variant for variant in variants}
     results = {
-        (index, mode, k): searcher.search_many(index, questions, mode=mode, k=k, snapshot=scope.snapshots[index])
-        for index, mode, k in settings
+        setting: searcher.retrieve_many(
+            variant.index,
+            questions,
+            mode=variant.search_mode,
+            k=variant.k,
+            settings=variant.retrieval,
+            snapshot=scope.snapshots[variant.index],
+            run_id=run_id,
+        )
+        for setting, variant in settings.items()
     }
     texts = _text_hashes(database, {hit.version_id for found in results.values() for one in found for hit in one.hits})
     keys = {setting: [_hits_key(one.hits, texts) for one in found] for setting, found in results.items()}
     trials = []
     for variant in variants:
-        setting = (variant.index, variant.search_mode, variant.k)
+        setting = _setting(variant)
         for question, result, hits in zip(scope.questions, results[setting], keys[setting], strict=True):
             trials.append(
                 Trial(
@@ -186,6 +206,7 @@ def plan_trials(database: Database, searcher: Searcher, variants: Sequence[Varia
                             "code": CODE_VERSION,
                             "variant": variant.fingerprint,
                             "retrieved": hits,
+                            **({"failed": error} if (error := getattr(result, "error", None)) else {}),
                             "dataset": scope.dataset,
                             "question_id": question.question_id,
                             "question": question.fingerprint,
@@ -201,6 +222,11 @@ def plan_trials(database: Database, searcher: Searcher, variants: Sequence[Varia
                 )
             )
     return Plan(tuple(trials), searches=len(settings) * len(questions), seconds=time.monotonic() - began)
+
+
+def _setting(variant: Variant) -> tuple[str, str, int, str]:
+    """What decides what a variant retrieves."""
+    return variant.index, variant.search_mode, variant.k, variant.retrieval_fingerprint
 
 
 def _text_hashes(database: Database, versions: set[int]) -> dict[int, str]:
@@ -220,6 +246,7 @@ def _hits_key(hits: Sequence[SearchHit], texts: Mapping[int, str]) -> str:
                 texts[hit.version_id],
                 hit.start,
                 hit.end,
+                *([[hit.read_start, hit.read_end]] if hit.read_start is not None else []),
                 hit.source,
                 hit.path,
                 hit.title,
@@ -375,6 +402,8 @@ class _Run:
             crash_point("experiments.trial_committed")
 
     def _try(self, trial: Trial) -> dict[str, Any] | None:
+        if (failed := getattr(trial.result, "error", None)) is not None:
+            return self._row(trial, 1, None, failed)
         tries = 0
         while True:
             tries += 1
@@ -410,6 +439,7 @@ class _Run:
             "refused": answer.refused if answer else None,
             "citations": Jsonb([asdict(citation) for citation in answer.citations] if answer else []),
             "usage": Jsonb(answer.usage.to_json() if answer else {}),
+            "retrieval": Jsonb(getattr(trial.result, "trace", {})),
             "retrieval_latency": trial.result.latency,
             "generation_latency": answer.generation_latency if answer else None,
             "run_id": self.run_id,
@@ -418,15 +448,15 @@ class _Run:
 
 _INSERT = """
 INSERT INTO trial AS known (fingerprint, experiment, variant, index_name, snapshot, dataset, dataset_version, question_id,
-    status, error, tries, retrieved, generation, answer, refused, citations, usage, retrieval_latency,
+    status, error, tries, retrieved, generation, answer, refused, citations, usage, retrieval, retrieval_latency,
     generation_latency, run_id)
 VALUES (%(fingerprint)s, %(experiment)s, %(variant)s, %(index_name)s, %(snapshot)s, %(dataset)s, %(dataset_version)s,
     %(question_id)s, %(status)s, %(error)s, %(tries)s, %(retrieved)s, %(generation)s, %(answer)s, %(refused)s,
-    %(citations)s, %(usage)s, %(retrieval_latency)s, %(generation_latency)s, %(run_id)s)
+    %(citations)s, %(usage)s, %(retrieval)s, %(retrieval_latency)s, %(generation_latency)s, %(run_id)s)
 ON CONFLICT (fingerprint) DO UPDATE SET
     status = EXCLUDED.status, error = EXCLUDED.error, tries = known.tries + EXCLUDED.tries,
     generation = EXCLUDED.generation, answer = EXCLUDED.answer, refused = EXCLUDED.refused,
-    citations = EXCLUDED.citations, usage = EXCLUDED.usage, retrieval_latency = EXCLUDED.retrieval_latency,
+    citations = EXCLUDED.citations, usage = EXCLUDED.usage, retrieval = EXCLUDED.retrieval, retrieval_latency = EXCLUDED.retrieval_latency,
     generation_latency = EXCLUDED.generation_latency, run_id = EXCLUDED.run_id, created_at = now()
 WHERE known.status = 'failed'
 """

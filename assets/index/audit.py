@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from assets.index.staging import Head, read_head
-from assets.index.tables import row_digest
+from assets.index.tables import miscounted_words, row_digest
 from resources.platform import Platform
 from resources.postgres import Connection
 
@@ -22,7 +22,7 @@ class Damage:
         source: empty when the document is unknown to the index.
         expected_chunks: as written; ``found_chunks``: rows there are. Equal numbers mean that a row was altered.
         repair: ``document`` is written anew by the next refresh; ``build`` means that the whole index is, because rows
-            belong to no document or a document is gone from the list of documents.
+            belong to no document, a document is gone from the list of documents, or words are miscounted (document 0).
     """
 
     document_id: int
@@ -42,7 +42,7 @@ def audit(platform: Platform, index: str) -> list[Damage]:
         head = read_head(connection, index)
         if head.build_id is None:
             return []
-        vector_type = head.config["index"]["vector_type"]
+        vector_type, layout = head.config["index"]["vector_type"], head.config.get("layout", 1)
         rows = connection.execute(
             sql.SQL(
                 """WITH rows AS (SELECT c.document_id, count(*) AS chunks, sum({digest}) AS digest FROM {table} c
@@ -56,7 +56,7 @@ def audit(platform: Platform, index: str) -> list[Damage]:
                    WHERE shown.document_id IS NULL OR shown.chunks <> coalesce(rows.chunks, 0)
                       OR shown.digest <> coalesce(rows.digest, 0)
                    ORDER BY 1"""
-            ).format(table=sql.Identifier(head.table), digest=row_digest("c", vector_type)),
+            ).format(table=sql.Identifier(head.table), digest=row_digest("c", vector_type, layout)),
             {"head": head.snapshot, "build": head.build_id},
         ).fetchall()
         damage = [Damage(*row) for row in rows]
@@ -75,6 +75,8 @@ def audit(platform: Platform, index: str) -> list[Damage]:
                 (index,),
             )
         ]
+        if not damage and miscounted_words(connection, head.table, head.snapshot):
+            damage.append(Damage(0, "", 0, 0, "build"))
         _mark(connection, head, damage)
     return damage
 

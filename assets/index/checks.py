@@ -9,20 +9,25 @@ from typing import Any
 
 from assets.index.embedding import EmbeddingWork, ModelWork
 from assets.index.measuring import (
+    BREADTHS,
     FIRST_SAMPLE,
     Completeness,
     Freshness,
     Neighbours,
     Parity,
+    choose_breadth,
     measure_completeness,
     measure_neighbours,
     measure_parity,
+    staged_ef_search,
 )
 from assets.index.specification import Specification
 from assets.index.staging import Stage
 from assets.outcomes import CheckOutcome, great_expectations_outcome
 from resources.platform import Platform
 from resources.policy_config import IndexPolicy
+from resources.postgres import Connection
+from resources.text_search import AUTO
 
 EMBEDDING_CHECKS = {
     "embeddings_suite": "New vectors meet the suite: known model, right dimensions, finite, of a sane length, no key twice.",
@@ -113,13 +118,30 @@ def examine(platform: Platform, stage: Stage, specification: Specification) -> l
         complete = completeness_outcome(measure_completeness(connection, stage))
         small = stage.strategy == "insert" and stage.counts["rows_added"] < SMALL_DELTA
         queries = min(policy.sample_size, FIRST_SAMPLE) if small else policy.sample_size
+        if specification.index.hnsw.ef_search == AUTO and staged_ef_search(stage) is None:
+            return [parity, complete, *_settle(platform, connection, stage, specification)]
         neighbours = measure_neighbours(platform, connection, stage, specification, queries)
         outcomes = neighbour_outcomes(neighbours, policy, stage.counts["chunks"])
         if queries < policy.sample_size and not all(outcome.passed for outcome in outcomes):
             # too few queries to condemn a snapshot: ask the whole sample
             neighbours = measure_neighbours(platform, connection, stage, specification, policy.sample_size)
             outcomes = neighbour_outcomes(neighbours, policy, stage.counts["chunks"])
+        if specification.index.hnsw.ef_search == AUTO and not all(outcome.passed for outcome in outcomes):
+            # what was enough for the snapshot before is not for this one
+            outcomes = _settle(platform, connection, stage, specification)
     return [parity, complete, *outcomes]
+
+
+def _settle(
+    platform: Platform, connection: Connection, stage: Stage, specification: Specification
+) -> list[CheckOutcome]:
+    """Choose the breadth of the graph search for a stage and leave it in its counts, where readers find it."""
+    policy = platform.config.policies.index
+    neighbours = choose_breadth(
+        platform, connection, stage, specification, policy.sample_size, policy.minimum_recall_at_10
+    )
+    stage.counts["ef_search"] = neighbours.ef_search
+    return neighbour_outcomes(neighbours, policy, stage.counts["chunks"])
 
 
 def parity_outcome(parity: Parity) -> CheckOutcome:
@@ -155,7 +177,12 @@ def neighbour_outcomes(neighbours: Neighbours, policy: IndexPolicy, chunks: int)
             CheckOutcome("recall_at_10", chunks == 0, f"at least {policy.minimum_recall_at_10}", words),
             CheckOutcome("self_retrieval", chunks == 0, f"at least {policy.minimum_self_retrieval}", words),
         ]
-    how = "exact search, so 1 by definition" if neighbours.exact else "HNSW against exact search"
+    how = f"HNSW with ef_search {neighbours.ef_search} against exact search"
+    if neighbours.exact:
+        how = "exact search, so 1 by definition"
+    elif neighbours.recall < policy.minimum_recall_at_10:
+        remedy = "hnsw.ef_search (or set it to auto), " if neighbours.ef_search != BREADTHS[-1] else ""
+        how += f"; raise {remedy}hnsw.m or hnsw.ef_construction of the index"
     found = neighbours.found_itself / neighbours.queries
     return [
         CheckOutcome(
@@ -163,7 +190,12 @@ def neighbour_outcomes(neighbours: Neighbours, policy: IndexPolicy, chunks: int)
             neighbours.recall >= policy.minimum_recall_at_10,
             f"at least {policy.minimum_recall_at_10}",
             f"{neighbours.recall:.4f} over {neighbours.queries} queries ({how})",
-            details={"recall": neighbours.recall, "seconds": round(neighbours.seconds, 3)},
+            details={
+                "recall": neighbours.recall,
+                "standard_error": round(neighbours.error, 5),
+                "ef_search": neighbours.ef_search,
+                "seconds": round(neighbours.seconds, 3),
+            },
         ),
         CheckOutcome(
             "self_retrieval",
@@ -190,7 +222,17 @@ def freshness_outcome(index: str, freshness: Freshness, freshness_hours: int) ->
 
 
 def standing_outcomes(stage: Stage, evidence: Mapping[str, Mapping[str, object]]) -> list[CheckOutcome]:
-    """Outcomes for a stage that wrote nothing: the evidence its snapshot was published on still stands."""
+    """Outcomes for a stage that wrote nothing: the evidence its snapshot was published on still stands.
+
+    Before the first snapshot there is none to stand, and nothing readers could get: the first shards of a source wait.
+    """
+    if stage.strategy == "waiting" and not stage.snapshot:
+        words = f"nothing is published yet: {stage.reason}"
+        return [
+            CheckOutcome(name, True, "evaluated with the first snapshot", words)
+            for name in INDEX_CHECKS
+            if name not in NOT_BLOCKING
+        ]
     outcomes = []
     for name in INDEX_CHECKS:
         if name in NOT_BLOCKING:

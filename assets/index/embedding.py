@@ -15,13 +15,16 @@ from typing import TYPE_CHECKING
 
 from psycopg.types.json import Jsonb
 
-from assets.chunks.enrichment import embedding_input
+from assets.chunks.enrichment import embedding_input, title_of
+from assets.chunks.enrichment_cache import StepRow, values_of
+from assets.chunks.spending import affordable_models
 from assets.index.coverage import Coverage, measure_coverage, newest_revision
 from assets.index.specification import CacheIds, Specification, cache_ids, specify
+from resources.chunk_config import step_id
 from resources.errors import PermanentError
 from resources.faults import crash_point
 from resources.fingerprint import text_hash
-from resources.models import Usage
+from resources.models import Models, Usage
 from resources.platform import Platform
 from resources.postgres import FOREVER, Connection
 
@@ -115,17 +118,20 @@ class _Missing:
     start: int
     end: int
     heading_path: list[str]
+    chunk_hash: bytes
 
 
 def embed_source(platform: Platform, source: str, run_id: str) -> EmbeddingWork:
     """Make every vector the indexes over ``source`` need for its newest revision and do not have.
 
     Raises:
+        BudgetExceededError: what is missing would cost more than ``policies/enrichment.yaml`` allows; nothing was sent.
         PermanentError: a cached chunk does not fit its text; or the provider refused for good.
         TransientError: the provider did not answer.
     """
     started = time.perf_counter()
     works: list[ModelWork] = []
+    models = affordable_models(platform, source, run_id)
     for specification, indexes in _distinct(platform, source):
         embedder_id = _register(platform, specification)
         with platform.database.connect() as connection:
@@ -137,7 +143,7 @@ def embed_source(platform: Platform, source: str, run_id: str) -> EmbeddingWork:
             work.coverage = measure_coverage(connection, ids, source, revision)
         if work.coverage.inputs_without_embedding:
             for window in _missing(platform, ids, source):
-                _embed_window(platform, specification, embedder_id, window, work, run_id)
+                _embed_window(platform, models, specification, embedder_id, window, work, run_id)
             with platform.database.connect() as connection:
                 if work.computed >= MANY:
                     connection.execute("ANALYZE embedding")
@@ -183,7 +189,8 @@ def _missing(platform: Platform, ids: CacheIds, source: str) -> Iterator[list[_M
     while True:
         with platform.database.connect() as connection:
             rows = connection.execute(
-                """SELECT i.input_hash, i.text_hash, i.ordinal, c.start_char, c.end_char, c.heading_path
+                """SELECT i.input_hash, i.text_hash, i.ordinal, c.start_char, c.end_char, c.heading_path,
+                          c.chunk_hash
                    FROM (SELECT DISTINCT text_hash FROM document_version
                          WHERE source = %(source)s AND rev_to = %(forever)s AND text_hash >= %(text)s) live
                    CROSS JOIN LATERAL (
@@ -213,13 +220,14 @@ def _missing(platform: Platform, ids: CacheIds, source: str) -> Iterator[list[_M
 
 def _embed_window(
     platform: Platform,
+    models: Models,
     specification: Specification,
     embedder_id: int,
     window: list[_Missing],
     work: ModelWork,
     run_id: str,
 ) -> None:
-    embedder = platform.models.embedder(specification.model.name)
+    embedder = models.embedder(specification.model.name)
     inputs = sorted(_inputs(platform, specification, window), key=lambda item: (-len(item[1]), item[0]))
     size = specification.model.batch_size * specification.model.limits.concurrency
     for first in range(0, len(inputs), size):
@@ -235,6 +243,8 @@ def _embed_window(
 
 
 def _inputs(platform: Platform, specification: Specification, window: list[_Missing]) -> list[tuple[bytes, str]]:
+    """The texts to embed, rebuilt from the chunks and the cached values of enrichment steps, and verified."""
+    enrichment = specification.index.enrichment
     with platform.database.connect() as connection:
         texts = dict(
             connection.execute(
@@ -242,10 +252,14 @@ def _inputs(platform: Platform, specification: Specification, window: list[_Miss
                 (list({item.text_hash for item in window}),),
             ).fetchall()
         )
+        rows = [StepRow(step_id(connection, step, platform.models), step) for step in enrichment.steps]
+        values = values_of(connection, rows, [(item.chunk_hash, item.heading_path) for item in window])
+    titles = {key: title_of(text) for key, text in texts.items()} if enrichment.title else {}
     inputs = []
-    for item in window:
+    for item, known in zip(window, values, strict=True):
         chunk = texts[item.text_hash][item.start : item.end]
-        text = embedding_input(item.heading_path, chunk, specification.index.enrichment)
+        title = titles.get(item.text_hash, "")
+        text = embedding_input(item.heading_path, chunk, enrichment, title=title, values=known or ())
         if text_hash(text) != item.input_hash:
             raise PermanentError(
                 f"chunk {item.ordinal} of text {item.text_hash.hex()} does not give the input it claims; "

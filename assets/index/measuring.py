@@ -8,7 +8,7 @@ The work follows the change: rows are counted for the documents a stage touched,
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from psycopg import sql
@@ -19,15 +19,21 @@ from assets.index.staging import Stage, staged_view
 from assets.index.tables import has_graph
 from resources.platform import Platform
 from resources.postgres import Connection
-from resources.vector_index import VectorIndex, View
+from resources.search_statements import OPERATORS, similarity
+from resources.vector_index import DEFAULT_EF_SEARCH, VectorIndex, View
 
 if TYPE_CHECKING:
     import numpy as np
 
 #: Queries a small delta is tried with before the whole sample is asked for.
 FIRST_SAMPLE = 20
-#: Distances this close are the same: halfvec keeps eleven bits.
-DISTANCE_TOLERANCE = 1e-3
+#: Scores this close are the same, relative to their size where that is more than 1: halfvec keeps eleven bits.
+TOLERANCE = 1e-3
+#: Breadths of the graph search that are tried, cheapest first.
+BREADTHS = (20, 30, 40, 60, 80, 120, 160, 240, 320, 480, 640, 1000)
+#: Standard errors the mean recall of a breadth must lie above the policy's minimum to be chosen: with this margin a
+#: breadth whose true recall is at the minimum is chosen in one case of twenty.
+MARGIN = 1.645
 
 
 @dataclass(frozen=True)
@@ -61,8 +67,11 @@ class Neighbours:
 
     Attributes:
         recall: mean share of the true ten nearest that the search returned; 1 when search is exact.
-        found_itself: queries whose own chunk, or one with the same text, came first.
+        found_itself: queries whose own chunk, or one with the same text, came first; with the inner product one that is
+            at least as near, because a longer vector may be nearer to a vector than it is to itself.
         misses: the first queries that did not, as document id and ordinal.
+        ef_search: breadth of the graph search they were asked with; None: exact.
+        error: standard error of the recall.
     """
 
     queries: int
@@ -71,6 +80,8 @@ class Neighbours:
     exact: bool
     seconds: float = 0.0
     misses: list[str] = field(default_factory=list)
+    ef_search: int | None = None
+    error: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -146,30 +157,97 @@ def measure_neighbours(
 
     Half of the sample are chunks the stage wrote, half are any; both by a hash, so that a second run asks the same.
     """
+    return _Trial.of(platform, connection, stage, specification, queries).run(connection, staged_ef_search(stage))
 
-    import numpy as np
 
+def choose_breadth(
+    platform: Platform,
+    connection: Connection,
+    stage: Stage,
+    specification: Specification,
+    queries: int,
+    minimum_recall: float,
+) -> Neighbours:
+    """The neighbours found with the smallest breadth whose recall is above the minimum by ``MARGIN`` standard errors.
+
+    Where none is, with the largest. The true neighbours are computed once for all breadths.
+    """
+    trial = _Trial.of(platform, connection, stage, specification, queries)
     started = time.perf_counter()
-    view = staged_view(stage, has_graph(connection, stage.table))
-    exact = not view.graph or view.chunks < specification.index.hnsw.exact_below
-    index = VectorIndex(platform.database, platform.config, platform.models)
-    sample = _sample(connection, stage, specification, queries)
-    recalls: list[float] = []
-    misses: list[str] = []
-    for asked in sample:
-        hits = _nearest(index, connection, view, asked.vector, exact=None)
-        if not hits or not _is_itself(hits[0], asked):
-            misses.append(f"{asked.document_id}/{asked.ordinal}")
-        if not exact:
-            recalls.append(_recall(hits, _nearest(index, connection, view, asked.vector, exact=True)))
-    return Neighbours(
-        queries=len(sample),
-        recall=1.0 if exact or not recalls else float(np.mean(recalls)),
-        found_itself=len(sample) - len(misses),
-        exact=exact,
-        seconds=time.perf_counter() - started,
-        misses=misses[:10],
-    )
+    found = trial.run(connection, BREADTHS[0])
+    for breadth in BREADTHS[1:]:
+        if found.exact or not found.queries or found.recall - MARGIN * found.error >= minimum_recall:
+            break
+        found = trial.run(connection, breadth)
+    return replace(found, seconds=time.perf_counter() - started)
+
+
+def staged_ef_search(stage: Stage) -> int | None:
+    """The breadth chosen for a stage, or for the snapshot it follows; None: none was."""
+    return stage.counts.get("ef_search")
+
+
+class _Trial:
+    """A sample of chunks, and their true neighbours once they were computed."""
+
+    def __init__(self, index: VectorIndex, view: View, exact: bool, sample: list[_Asked]) -> None:
+        self._index, self._view, self._exact, self._sample = index, view, exact, sample
+        self._true: dict[int, list[_Found]] = {}
+
+    @classmethod
+    def of(
+        cls, platform: Platform, connection: Connection, stage: Stage, specification: Specification, queries: int
+    ) -> _Trial:
+        view = staged_view(stage, has_graph(connection, stage.table))
+        return cls(
+            VectorIndex(platform.database, platform.config, platform.models),
+            view,
+            not view.graph or view.chunks < specification.index.hnsw.exact_below,
+            _sample(connection, stage, specification, queries),
+        )
+
+    def run(self, connection: Connection, breadth: int | None) -> Neighbours:
+        """Ask the sample with a breadth; None: what the configuration says."""
+        import numpy as np
+
+        started = time.perf_counter()
+        recalls: list[float] = []
+        misses: list[str] = []
+        cosine = self._view.config["index"]["distance"] != "inner_product"
+        for number, asked in enumerate(self._sample):
+            hits = self._nearest(connection, asked.vector, exact=None, breadth=breadth)
+            if not hits or not _is_itself(hits[0], asked, nearest_to_itself=cosine):
+                misses.append(f"{asked.document_id}/{asked.ordinal}")
+            if not self._exact:
+                if number not in self._true:
+                    self._true[number] = self._nearest(connection, asked.vector, exact=True)
+                recalls.append(_recall(hits, self._true[number]))
+        settled = None if self._exact else breadth or _configured(self._view)
+        return Neighbours(
+            queries=len(self._sample),
+            recall=1.0 if self._exact or not recalls else float(np.mean(recalls)),
+            found_itself=len(self._sample) - len(misses),
+            exact=self._exact,
+            seconds=time.perf_counter() - started,
+            misses=misses[:10],
+            ef_search=settled,
+            error=float(np.std(recalls) / np.sqrt(len(recalls))) if recalls else 0.0,
+        )
+
+    def _nearest(
+        self, connection: Connection, vector: np.ndarray, exact: bool | None, breadth: int | None = None
+    ) -> list[_Found]:
+        from resources.fingerprint import text_hash
+
+        hits = self._index.search_view(
+            connection, self._view, "", vector, mode="vector", k=10, exact=exact, ef_search=breadth
+        )
+        return [_Found(hit.document_id, hit.ordinal, text_hash(hit.text), hit.score) for hit in hits]
+
+
+def _configured(view: View) -> int:
+    breadth = view.config["index"]["hnsw"]["ef_search"]
+    return breadth if isinstance(breadth, int) else view.ef_search or DEFAULT_EF_SEARCH
 
 
 def measure_freshness(connection: Connection, index: str, source: str) -> Freshness:
@@ -194,46 +272,54 @@ class _Found:
     document_id: int
     ordinal: int
     chunk_hash: bytes
-    distance: float
+    score: float
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """A chunk of the index with the vector of its input; ``distance`` is from that to the vector the index holds."""
+    """A chunk of the index with the vector of its input.
+
+    Attributes:
+        score: of the vector the index holds, asked with this one.
+        turned: cosine distance between the two; more than a rounding error means that the index holds another vector.
+    """
 
     document_id: int
     ordinal: int
     chunk_hash: bytes
     vector: np.ndarray
-    distance: float
+    score: float
+    turned: float
 
 
-def _nearest(
-    index: VectorIndex, connection: Connection, view: View, vector: np.ndarray, exact: bool | None
-) -> list[_Found]:
-    from resources.fingerprint import text_hash
+def _is_itself(first: _Found, asked: _Asked, *, nearest_to_itself: bool) -> bool:
+    """Whether the first hit is the chunk asked with, has its text, or is as near as it (another text, same vector).
 
-    hits = index.search_view(connection, view, "", vector, mode="vector", k=10, exact=exact)
-    return [_Found(hit.document_id, hit.ordinal, text_hash(hit.text), 1 - hit.score) for hit in hits]
-
-
-def _is_itself(first: _Found, asked: _Asked) -> bool:
-    """Whether the first hit is the chunk asked with, has its text, or is no nearer than it (another text, same vector)."""
+    Args:
+        nearest_to_itself: no other vector can be nearer to a vector than itself; not so with the inner product.
+    """
     if (first.document_id, first.ordinal) == (asked.document_id, asked.ordinal):
+        return asked.turned <= TOLERANCE or nearest_to_itself
+    if first.chunk_hash == asked.chunk_hash:
         return True
-    return first.chunk_hash == asked.chunk_hash or asked.distance - first.distance <= DISTANCE_TOLERANCE
+    tolerance = TOLERANCE * max(1.0, abs(asked.score))
+    if nearest_to_itself:
+        return first.score - asked.score <= tolerance
+    return asked.turned <= TOLERANCE and asked.score - first.score <= tolerance
 
 
 def _recall(found: list[_Found], true: list[_Found]) -> float:
     """Share of the true neighbours found; one that is as near as the farthest true one counts as true."""
     if not true:
         return 1.0
-    limit = true[-1].distance + 1e-6
-    return min(1.0, sum(hit.distance <= limit for hit in found) / len(true))
+    limit = true[-1].score - 1e-6 * max(1.0, abs(true[-1].score))
+    return min(1.0, sum(hit.score >= limit for hit in found) / len(true))
 
 
 def _sample(connection: Connection, stage: Stage, specification: Specification, queries: int) -> list[_Asked]:
     ids = cache_ids(connection, specification)
+    distance, column = specification.index.distance, specification.column_type
+    nearness = f"(c.embedding {OPERATORS[distance]} e.embedding::{column})"
     rows = (
         connection.cursor(binary=True)
         .execute(
@@ -252,14 +338,15 @@ def _sample(connection: Connection, stage: Stage, specification: Specification, 
                         ORDER BY row_number() OVER (PARTITION BY document_id
                                                     ORDER BY hashint8extended(document_id, slot)), document_id
                         LIMIT %(queries)s)
-               SELECT c.document_id, c.ordinal, c.chunk_hash, e.embedding, c.embedding <=> e.embedding::{}
-               FROM chosen JOIN {} c ON c.document_id = chosen.document_id AND c.ordinal = chosen.ordinal
+               SELECT c.document_id, c.ordinal, c.chunk_hash, e.embedding, {score}, c.embedding <=> e.embedding::{type}
+               FROM chosen JOIN {table} c ON c.document_id = chosen.document_id AND c.ordinal = chosen.ordinal
                     AND c.valid_from <= %(number)s AND c.valid_to > %(number)s
                JOIN embedding e ON e.embedder_id = %(embedder)s AND e.input_hash = c.input_hash
                ORDER BY c.document_id, c.ordinal"""
             ).format(
-                sql.SQL(specification.column_type),  # type: ignore[arg-type]
-                sql.Identifier(stage.table),
+                score=sql.SQL(similarity(distance, nearness)),  # type: ignore[arg-type]
+                type=sql.SQL(column),  # type: ignore[arg-type]
+                table=sql.Identifier(stage.table),
             ),
             {
                 "build": stage.build_id,
@@ -271,4 +358,4 @@ def _sample(connection: Connection, stage: Stage, specification: Specification, 
         )
         .fetchall()
     )
-    return [_Asked(row[0], row[1], bytes(row[2]), row[3].to_numpy(), row[4]) for row in rows]
+    return [_Asked(row[0], row[1], bytes(row[2]), row[3].to_numpy(), row[4], row[5]) for row in rows]

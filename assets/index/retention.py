@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
+from assets.chunks.enrichment_cache import remove_unused
 from assets.index import tables
 from assets.index.specification import specify
 from assets.index.staging import discard_leftovers
@@ -44,6 +45,7 @@ class CacheRetention:
     embeddings: int = 0
     parse_results: int = 0
     texts: int = 0
+    enrichment_values: int = 0
     skipped: str = ""
 
 
@@ -143,6 +145,8 @@ def _delete_unneeded(connection: Connection, build_id: int, table: str, snapshot
         ).format(table=sql.Identifier(table), unneeded=unneeded.format(sql.Identifier("c"))),
         names,
     ).rowcount
+    if rows:
+        tables.merge_words(connection, table, snapshots)
     documents = connection.execute(
         sql.SQL("DELETE FROM index_document d WHERE d.build_id = %(build)s AND {}").format(
             unneeded.format(sql.Identifier("d"))
@@ -226,6 +230,14 @@ def _prune(platform: Platform, leases: list[Lease]) -> CacheRetention:
                        SELECT config ->> 'enrichment' FROM index_build WHERE state <> 'dropped'))""",
             names,
         )
+        values = connection.execute(
+            """DELETE FROM enrichment_value WHERE step_id NOT IN (
+                   SELECT step_id FROM enrichment_part JOIN enrichment USING (enrichment_id)
+                   WHERE fingerprint = ANY(%(enrichments)s::text[]) OR fingerprint IN (
+                       SELECT config ->> 'enrichment' FROM index_build WHERE state <> 'dropped'))""",
+            names,
+        ).rowcount
+        values += remove_unused(connection)
         embeddings = connection.execute(
             """DELETE FROM embedding e
                WHERE NOT EXISTS (SELECT 1 FROM chunk_input i WHERE i.input_hash = e.input_hash)
@@ -239,10 +251,23 @@ def _prune(platform: Platform, leases: list[Lease]) -> CacheRetention:
                WHERE NOT EXISTS (SELECT 1 FROM document_version v WHERE v.content_hash = p.content_hash)
                  AND NOT EXISTS (SELECT 1 FROM quarantine q WHERE q.content_hash = p.content_hash)""",
         ).rowcount
+        for table in ("screening_result", "screening_verdict"):
+            connection.execute(
+                sql.SQL(
+                    """DELETE FROM {} s
+                       WHERE NOT EXISTS (SELECT 1 FROM document_version v WHERE v.content_hash = s.content_hash)
+                         AND NOT EXISTS (SELECT 1 FROM quarantine q WHERE q.content_hash = s.content_hash)"""
+                ).format(sql.Identifier(table))
+            )
+        connection.execute(
+            """DELETE FROM near_duplicate_sketch s
+               WHERE NOT EXISTS (SELECT 1 FROM document_version v WHERE v.text_hash = s.text_hash)
+                 AND NOT EXISTS (SELECT 1 FROM parse_result p WHERE p.text_hash = s.text_hash)"""
+        )
         texts = connection.execute(
             """DELETE FROM document_text t
                WHERE NOT EXISTS (SELECT 1 FROM document_version v WHERE v.text_hash = t.text_hash)
                  AND NOT EXISTS (SELECT 1 FROM parse_result p WHERE p.text_hash = t.text_hash)
                  AND NOT EXISTS (SELECT 1 FROM chunk_set s WHERE s.text_hash = t.text_hash)""",
         ).rowcount
-    return CacheRetention(versions, chunk_sets, embeddings, parse_results, texts)
+    return CacheRetention(versions, chunk_sets, embeddings, parse_results, texts, values)

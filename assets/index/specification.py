@@ -13,7 +13,7 @@ from resources.errors import PermanentError
 from resources.index_config import IndexConfig
 from resources.platform import Platform
 from resources.postgres import Connection
-from resources.vector_index import index_fingerprint
+from resources.vector_index import LAYOUT, index_fingerprint
 
 #: Most dimensions pgvector builds an HNSW graph for.
 MAXIMUM_DIMENSIONS = {"vector": 2000, "halfvec": 4000}
@@ -44,6 +44,7 @@ class Specification:
     def to_json(self) -> dict[str, Any]:
         """What a build records about itself; enough to search it after the configuration has changed."""
         return {
+            "layout": LAYOUT,
             "index": self.index.model_dump(mode="json"),
             "chunker": self.chunker,
             "enrichment": self.enrichment,
@@ -89,8 +90,8 @@ def specify(platform: Platform, index: str) -> Specification:
         index=settings,
         model=model,
         provider=config.models.providers[model.provider].model_dump(mode="json"),
-        chunker=chunker_fingerprint(settings.chunker),
-        enrichment=enrichment_fingerprint(settings.enrichment),
+        chunker=chunker_fingerprint(settings.chunker, platform.models),
+        enrichment=enrichment_fingerprint(settings.enrichment, platform.models),
         embedder=platform.models.embedder(settings.embedder).fingerprint,
         fingerprint=index_fingerprint(config, platform.models, index),
     )

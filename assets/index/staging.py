@@ -11,7 +11,7 @@ of its own, loaded first and indexed then, because inserting into a live graph i
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -26,7 +26,9 @@ from resources.faults import crash_point
 from resources.fingerprint import fingerprint, text_hash
 from resources.platform import Platform
 from resources.postgres import FOREVER, Connection, Lease
-from resources.vector_index import View
+from resources.sharding import source_of
+from resources.text_search import AUTO, analysis_fingerprint, configuration_sql, words_sql
+from resources.vector_index import View, words_name
 
 Strategy = Literal["nothing", "waiting", "insert", "new build"]
 
@@ -62,7 +64,8 @@ class Stage:
             chunks or embeddings do not exist under a changed configuration; otherwise how rows were written.
         reason: why this strategy, in words.
         sources: revision of each source it shows.
-        counts: documents, chunks, lexemes, by_source, rows_added, rows_retired, documents_changed, repaired, strategy.
+        counts: documents, chunks, lexemes (words), by_source, languages (with text_search auto), rows_added, rows_retired,
+            documents_changed, repaired, strategy, and ef_search where the gates chose it.
         fingerprint: of exactly what is staged; evidence refers to it.
         seconds: wall time; ``index_seconds`` of it went into building indexes.
     """
@@ -108,34 +111,28 @@ def stage(platform: Platform, index: str, source: str, run_id: str, lease: Lease
     with platform.database.connect() as connection:
         ids = cache_ids(connection, specification)
         wanted = _wanted_sources(platform, connection, specification, ids, head, index, source)
+        analysis = analysis_fingerprint(connection, specification.index.text_search)
     if isinstance(wanted, Stage):
         return replace(wanted, seconds=time.perf_counter() - started)
-    if head.fingerprint == specification.fingerprint and head.sources == wanted and not _damaged(platform, head):
+    config = {**specification.to_json(), "analysis": analysis}
+    why = _why_new_build(head, specification, analysis, platform.config.policies.index.compact_dead_share)
+    unchanged = head.fingerprint == specification.fingerprint and head.config.get("analysis") == analysis
+    if unchanged and head.sources == wanted and not _damaged(platform, head):
         return _nothing(head, index, source, wanted, "no source has changed", time.perf_counter() - started)
 
-    why = _why_new_build(head, specification, platform.config.policies.index.compact_dead_share)
     if not why:
         result = _stage_in_place(platform, specification, ids, head, index, source, wanted, run_id, lease)
         if isinstance(result, Stage):
             return replace(result, seconds=time.perf_counter() - started)
         why = result
-    result = _stage_new_build(platform, specification, ids, head, index, source, wanted, run_id, lease, why)
+    result = _stage_new_build(platform, specification, ids, head, index, source, wanted, run_id, lease, why, config)
     crash_point("index.staged")
     return replace(result, seconds=time.perf_counter() - started)
 
 
 def staged_view(stage: Stage, graph: bool) -> View:
     """The stage as a search sees it."""
-    return View(
-        index=stage.index,
-        snapshot=stage.snapshot,
-        build_id=stage.build_id,
-        table=stage.table,
-        config=stage.config,
-        chunks=stage.counts["chunks"],
-        lexemes=stage.counts["lexemes"],
-        graph=graph,
-    )
+    return View.of(stage.index, stage.snapshot, stage.build_id, stage.table, stage.config, stage.counts, graph)
 
 
 def read_head(connection: Connection, index: str) -> Head:
@@ -190,6 +187,7 @@ def discard_leftovers(platform: Platform, index: str, lease: Lease) -> Head:
                     """UPDATE {} SET valid_to = %(forever)s WHERE document_id = ANY(%(touched)s)
                        AND valid_to > %(head)s AND valid_to < %(forever)s"""
                 ).format(table),
+                sql.SQL("DELETE FROM {} WHERE valid_from > %(head)s").format(sql.Identifier(words_name(head.table))),
                 sql.SQL("DELETE FROM index_document WHERE build_id = %(build)s AND valid_from > %(head)s"),
                 sql.SQL(
                     """UPDATE index_document SET valid_to = %(forever)s WHERE build_id = %(build)s
@@ -216,13 +214,20 @@ def _wanted_sources(
 
     Of this source: the newest revision that has its chunks and embeddings (a newer one may have been committed since
     they were made; its own run will bring it). Of the others: what the head shows. Under a changed configuration the
-    others, too, may only be complete at a newer revision, because chunks are made for live documents only.
+    others, too, may only be complete at a newer revision, because chunks are made for live documents only. The shards of
+    a source are shown together: none before all are complete, also when there is another number of them than before.
     """
     unchanged = head.fingerprint == specification.fingerprint
     wanted: dict[str, int] = {}
     waiting: list[str] = []
-    for name in platform.config.index_sources(index):
+    covered = platform.config.index_sources(index)
+    # sources whose shards readers do not have, or have in another number
+    joining = {source_of(name) for name in head.sources if name not in covered}
+    if any(name not in head.sources for name in covered if source_of(name) == source_of(source)):
+        joining.add(source_of(source))
+    for name in covered:
         shown = head.sources.get(name)
+        first = _first_revision(connection, name, covered)
         if name == source:
             revision = newest_revision(connection, name)
             if revision == 0:
@@ -230,7 +235,8 @@ def _wanted_sources(
             if unchanged and revision == shown:
                 wanted[name] = revision
                 continue
-            complete, lacking = _newest_complete(connection, ids, name, revision, (shown or 0) + unchanged)
+            oldest = max((shown or 0) + unchanged, first)
+            complete, lacking = _newest_complete(connection, ids, name, revision, oldest)
             if complete is None:
                 raise PermanentError(
                     f"index {index!r}: source {name!r} at revision {revision} lacks the chunks of "
@@ -238,26 +244,42 @@ def _wanted_sources(
                     "materialize chunks and embeddings of this source first"
                 )
             wanted[name] = complete
-        elif shown is not None and unchanged:
+        elif shown is not None and unchanged and source_of(name) not in joining:
             wanted[name] = shown
-        elif shown is not None:
-            if ids.complete and measure_coverage(connection, ids, name, shown).complete:
+        elif shown is not None or source_of(name) in joining:
+            usable = shown is not None and source_of(name) not in joining and ids.complete
+            if shown is not None and usable and measure_coverage(connection, ids, name, shown).complete:
                 wanted[name] = shown
                 continue
-            complete, _ = _newest_complete(connection, ids, name, newest_revision(connection, name), shown)
+            oldest = max(shown or 0, first)
+            complete, _ = _newest_complete(connection, ids, name, newest_revision(connection, name), oldest)
             if complete is None:
                 waiting.append(name)
             else:
                 wanted[name] = complete
     if waiting:
+        why = "" if unchanged or head.build_id is None else "the configuration changed; "
         return replace(
-            _nothing(
-                head, index, source, wanted, f"the configuration changed; waiting for source {', '.join(waiting)}"
-            ),
+            _nothing(head, index, source, wanted, f"{why}waiting for source {', '.join(waiting)}"),
             strategy="waiting",
             waiting_for=tuple(waiting),
         )
     return wanted
+
+
+def _first_revision(connection: Connection, partition: str, covered: Sequence[str]) -> int:
+    """The oldest revision of a partition made since its source has as many shards as now.
+
+    An older one holds documents that are in another shard today, or lacks some that were in another then.
+    """
+    shards = sum(source_of(name) == source_of(partition) for name in covered)
+    row = connection.execute(
+        """SELECT coalesce(max(revision), 0) + 1 FROM source_revision
+           WHERE source = %s AND coalesce((counts ->> 'shards')::integer, 1) <> %s""",
+        (partition, shards),
+    ).fetchone()
+    assert row is not None
+    return row[0]
 
 
 def _newest_complete(
@@ -286,11 +308,13 @@ def _damaged(platform: Platform, head: Head) -> bool:
         return bool(row and row[0])
 
 
-def _why_new_build(head: Head, specification: Specification, compact_dead_share: float) -> str:
+def _why_new_build(head: Head, specification: Specification, analysis: str, compact_dead_share: float) -> str:
     if head.build_id is None:
         return "first load"
     if head.fingerprint != specification.fingerprint:
         return "the configuration changed"
+    if head.config.get("analysis") != analysis:
+        return "the server makes other words of a text than before"
     if head.damaged:
         return "the audit found rows that belong to no document"
     if head.dead_rows > compact_dead_share * (head.dead_rows + head.counts["chunks"]):
@@ -335,7 +359,7 @@ def _stage_in_place(
     policy = platform.config.policies.index
     with platform.database.connect() as connection:
         lease.check(connection)
-        changed = _find_changes(connection, head.build_id, wanted)
+        changed = _find_changes(connection, specification, head.build_id, wanted)
         if not changed["documents"]:
             # as after an erasure; the head shows the newer revision just as well, and must not be called stale
             connection.execute(
@@ -348,7 +372,8 @@ def _stage_in_place(
         kept = sql.SQL(
             """EXISTS (SELECT 1 FROM wanted w WHERE w.document_id = c.document_id AND w.ordinal = c.ordinal
                        AND w.start_char = c.start_char AND w.end_char = c.end_char AND w.chunk_hash = c.chunk_hash
-                       AND w.input_hash = c.input_hash AND w.heading_path = c.heading_path)"""
+                       AND w.input_hash = c.input_hash AND w.heading_path = c.heading_path
+                       AND w.configuration = c.configuration)"""
         )
         retired = connection.execute(
             sql.SQL(
@@ -371,6 +396,7 @@ def _stage_in_place(
             connection.rollback()
             return f"the difference is large: {added} rows to add and {retired} to retire of {head.counts['chunks']}"
         _insert_rows(connection, specification, ids, head.table, number, added)
+        (tables.recount_words if changed["damaged"] else tables.add_changed_words)(connection, head.table, number)
         _write_documents(connection, head.table, names)
         index_seconds = 0.0
         counts = _count(connection, specification, head.build_id, number)
@@ -382,11 +408,13 @@ def _stage_in_place(
             "documents_changed": changed["documents"],
             "repaired": changed["damaged"],
             "strategy": "insert",
+            # good enough for the head, and checked again before this goes out
+            "ef_search": head.counts.get("ef_search"),
         }
     crash_point("index.staged")
     words = f"{changed['documents']} documents differ, {added} rows to add and {retired} to retire"
     return _result(
-        specification, index, source, number, head.build_id, head.table, "insert", words, wanted, counts, index_seconds
+        head.config, index, source, number, head.build_id, head.table, "insert", words, wanted, counts, index_seconds
     )
 
 
@@ -401,6 +429,7 @@ def _stage_new_build(
     run_id: str,
     lease: Lease,
     why: str,
+    config: dict[str, Any],
 ) -> Stage:
     number = head.snapshot + 1
     with platform.database.connect() as connection:
@@ -408,7 +437,7 @@ def _stage_new_build(
         row = connection.execute(
             """INSERT INTO index_build (index_name, fingerprint, config, table_name, run_id, state)
                VALUES (%s, %s, %s, '', %s, 'loading') RETURNING build_id""",
-            (index, specification.fingerprint, Jsonb(specification.to_json()), run_id),
+            (index, specification.fingerprint, Jsonb(config), run_id),
         ).fetchone()
         assert row is not None
         build_id, table = row[0], f"chunks_{row[0]}"
@@ -419,17 +448,20 @@ def _stage_new_build(
         # No lock on the lease during the load, so that a takeover need not wait for it; it is checked at the end.
         # The server ends the load within seconds when this process dies.
         connection.execute("SET LOCAL client_connection_check_interval = '2s'")
-        changed = _find_changes(connection, build_id, wanted)
+        changed = _find_changes(connection, specification, build_id, wanted)
         added = _find_wanted_rows(connection, ids)
         _insert_rows(connection, specification, ids, table, number, added)
         begin = time.perf_counter()
         tables.add_keys(connection, table)
+        tables.add_first_words(connection, table, number)
         index_seconds = time.perf_counter() - begin
         _write_documents(connection, table, {"number": number, "forever": FOREVER, "build": build_id})
         counts = _count(connection, specification, build_id, number)
         if counts["chunks"] >= specification.index.hnsw.exact_below:
             index_seconds += _add_graph(connection, specification, table, counts["chunks"])
-        connection.execute(sql.SQL("ANALYZE {}, index_document").format(sql.Identifier(table)))
+        connection.execute(
+            sql.SQL("ANALYZE {}, {}, index_document").format(sql.Identifier(table), sql.Identifier(words_name(table)))
+        )
         lease.check(connection)
         connection.execute("UPDATE index_build SET state = 'ready' WHERE build_id = %s", (build_id,))
         counts |= {
@@ -439,13 +471,11 @@ def _stage_new_build(
             "repaired": 0,
             "strategy": "new build",
         }
-    return _result(
-        specification, index, source, number, build_id, table, "new build", why, wanted, counts, index_seconds
-    )
+    return _result(config, index, source, number, build_id, table, "new build", why, wanted, counts, index_seconds)
 
 
 def _result(
-    specification: Specification,
+    config: dict[str, Any],
     index: str,
     source: str,
     number: int,
@@ -471,34 +501,41 @@ def _result(
             {
                 "index": index,
                 "snapshot": number,
-                "build": [build_id, specification.fingerprint],
+                "build": [build_id, fingerprint(config)],
                 "sources": wanted,
                 "content": {name: item["content"] for name, item in counts["by_source"].items()},
             }
         ),
-        config=specification.to_json(),
+        config=config,
         index_seconds=index_seconds,
     )
 
 
-def _find_changes(connection: Connection, build_id: int, wanted: Mapping[str, int]) -> dict[str, int]:
+def _find_changes(
+    connection: Connection, specification: Specification, build_id: int, wanted: Mapping[str, int]
+) -> dict[str, int]:
     """Fill the temporary table ``change`` with the documents whose shown version differs or that are damaged.
 
-    ``rewrite`` marks those whose rows may differ; a rename or an edit of metadata writes no row.
+    ``rewrite`` marks those whose rows may differ: a rename or an edit of metadata writes no row, another language does
+    where it decides how full text is read.
     """
+    text_search = specification.index.text_search
     connection.execute(
-        """CREATE TEMP TABLE change ON COMMIT DROP AS
+        sql.SQL("""CREATE TEMP TABLE change ON COMMIT DROP AS
            SELECT coalesce(w.document_id, h.document_id) AS document_id, coalesce(w.source, h.source) AS source,
                   coalesce(w.path, '') AS path, w.version_id AS new_version, w.text_hash AS text_hash,
                   h.damaged_at IS NOT NULL AS damaged,
-                  h.damaged_at IS NOT NULL OR w.text_hash IS DISTINCT FROM o.text_hash AS rewrite
-           FROM (SELECT v.document_id, v.version_id, v.source, v.path, v.text_hash
+                  {new} AS configuration,
+                  h.damaged_at IS NOT NULL OR w.text_hash IS DISTINCT FROM o.text_hash OR {new} <> {old} AS rewrite
+           FROM (SELECT v.document_id, v.version_id, v.source, v.path, v.text_hash, v.language
                  FROM unnest(%(sources)s::text[], %(revisions)s::integer[]) s (source, revision)
                  JOIN document_version v ON v.source = s.source AND v.rev_from <= s.revision AND v.rev_to > s.revision) w
            FULL JOIN (SELECT document_id, version_id, source, damaged_at FROM index_document
                       WHERE build_id = %(build)s AND valid_to = %(forever)s) h USING (document_id)
            LEFT JOIN document_version o ON o.version_id = h.version_id
-           WHERE w.version_id IS DISTINCT FROM h.version_id OR h.damaged_at IS NOT NULL""",
+           WHERE w.version_id IS DISTINCT FROM h.version_id OR h.damaged_at IS NOT NULL""").format(
+            new=configuration_sql(text_search, "w.language"), old=configuration_sql(text_search, "o.language")
+        ),
         {
             "sources": list(wanted),
             "revisions": list(wanted.values()),
@@ -516,8 +553,8 @@ def _find_wanted_rows(connection: Connection, ids: CacheIds) -> int:
     connection.execute("ANALYZE change")
     wanted = connection.execute(
         """CREATE TEMP TABLE wanted ON COMMIT DROP AS
-           SELECT change.document_id, change.source, change.path, change.text_hash, c.ordinal, c.start_char, c.end_char,
-                  c.chunk_hash, i.input_hash, c.heading_path
+           SELECT change.document_id, change.source, change.path, change.text_hash, change.configuration, c.ordinal, c.start_char, c.end_char,
+                  c.chunk_hash, i.input_hash, c.heading_path, i.search_text
            FROM change
            CROSS JOIN LATERAL (SELECT * FROM chunk WHERE chunker_id = %(chunker)s
                                AND text_hash = change.text_hash OFFSET 0) c
@@ -547,24 +584,25 @@ def _insert_rows(
     searchable = "cut.content"
     if specification.index.enrichment.context == "headings":
         searchable = "array_to_string(w.heading_path, ' ') || E'\\n' || cut.content"
+    if specification.index.enrichment.title or specification.index.enrichment.steps_for("search"):
+        searchable = f"coalesce(w.search_text, {searchable})"
     inserted = connection.execute(
         sql.SQL(
             """INSERT INTO {table} (document_id, digest, ordinal, start_char, end_char, valid_from, chunk_hash, input_hash,
-                                    source, heading_path, content, tsv, embedding)
+                                    source, heading_path, content, tsv, embedding, configuration, words)
                SELECT r.document_id, {digest}, r.ordinal, r.start_char, r.end_char, {number}, r.chunk_hash, r.input_hash,
-                      r.source, r.heading_path, r.content, r.tsv, r.embedding
-               FROM (SELECT w.*, cut.content, to_tsvector({configuration}::regconfig, {searchable}) AS tsv,
-                            e.embedding::{type} AS embedding
-                     FROM wanted w
-                     JOIN cut ON cut.text_hash = w.text_hash AND cut.ordinal = w.ordinal
-                     JOIN embedding e ON e.embedder_id = {embedder} AND e.input_hash = w.input_hash
-                     ORDER BY w.source, w.path, w.ordinal OFFSET 0) r"""
+                      r.source, r.heading_path, r.content, r.tsv, r.embedding, r.configuration, r.words
+               FROM (SELECT t.*, (SELECT coalesce(sum(cardinality(positions)), 0)::integer FROM unnest(t.tsv)) AS words
+                     FROM (SELECT w.*, cut.content, {tsv} AS tsv, e.embedding::{type} AS embedding
+                           FROM wanted w
+                           JOIN cut ON cut.text_hash = w.text_hash AND cut.ordinal = w.ordinal
+                           JOIN embedding e ON e.embedder_id = {embedder} AND e.input_hash = w.input_hash
+                           ORDER BY w.source, w.path, w.ordinal OFFSET 0) t OFFSET 0) r"""
         ).format(
             table=sql.Identifier(table),
             digest=tables.row_digest("r", specification.index.vector_type),
             number=sql.Literal(number),
-            configuration=sql.Literal(specification.index.text_search),
-            searchable=sql.SQL(searchable),  # type: ignore[arg-type]
+            tsv=words_sql(specification.index.text_search, "w.configuration", searchable),
             type=sql.SQL(specification.column_type),  # type: ignore[arg-type]
             embedder=sql.Literal(ids.embedder),
         )
@@ -625,7 +663,7 @@ def _write_documents(connection: Connection, table: str, names: Mapping[str, Any
                       coalesce(sums.digest, before.digest, 0)
                FROM change
                LEFT JOIN before ON before.document_id = change.document_id AND NOT change.rewrite
-               LEFT JOIN (SELECT c.document_id, count(*) AS chunks, sum(length(c.tsv)) AS lexemes, sum(c.digest) AS digest
+               LEFT JOIN (SELECT c.document_id, count(*) AS chunks, sum(c.words) AS lexemes, sum(c.digest) AS digest
                           FROM {} c JOIN change x ON x.document_id = c.document_id AND x.rewrite
                           WHERE c.valid_to = %(forever)s GROUP BY 1) sums ON sums.document_id = change.document_id
                WHERE change.new_version IS NOT NULL ORDER BY change.document_id"""
@@ -651,7 +689,20 @@ def _count(connection: Connection, specification: Specification, build_id: int, 
         )
     }
     totals = {key: int(sum(item[key] for item in by_source.values())) for key in ("documents", "chunks", "lexemes")}
-    return {**totals, "by_source": by_source}
+    counts = {**totals, "by_source": by_source}
+    if specification.index.text_search == AUTO:
+        counts["languages"] = {
+            name: int(chunks)
+            for name, chunks in connection.execute(
+                sql.SQL(
+                    """SELECT {} AS name, sum(d.chunks) FROM index_document d JOIN document_version v USING (version_id)
+                       WHERE d.build_id = %(build)s AND d.valid_from <= %(number)s AND d.valid_to > %(number)s
+                         AND d.chunks > 0 GROUP BY 1 ORDER BY 1"""
+                ).format(configuration_sql(AUTO, "v.language")),
+                {"build": build_id, "number": number},
+            )
+        }
+    return counts
 
 
 def _add_graph(connection: Connection, specification: Specification, table: str, rows: int) -> float:
@@ -662,6 +713,7 @@ def _add_graph(connection: Connection, specification: Specification, table: str,
         rows,
         specification.model.dimensions,
         specification.index.vector_type,
+        specification.index.distance,
         specification.index.hnsw,
     )
     return time.perf_counter() - begin

@@ -36,7 +36,7 @@ def refresh_once(platform: Platform, run_id: str) -> tuple[Seconds, dict[str, in
             stands = not plan.changes and "documents_suite" in passed_checks(
                 connection, "documents", "docs", plan.base_data_version
             )
-        outcomes = corpus_checks(plan, platform.config.policies.corpus, evidence_stands=stands)
+        outcomes = corpus_checks(plan, platform.config.policies, evidence_stands=stands)
         assert not blocked(outcomes)
         commit(platform, plan, lease, outcomes)
     lap("raw_documents")

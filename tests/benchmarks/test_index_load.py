@@ -146,7 +146,13 @@ def _bare(platform: Platform, specification: Specification, table: str) -> tuple
         started = time.perf_counter()
         tables.add_keys(connection, "bare")
         tables.add_graph(
-            connection, "bare", ROWS, DIMENSIONS, specification.index.vector_type, specification.index.hnsw
+            connection,
+            "bare",
+            ROWS,
+            DIMENSIONS,
+            specification.index.vector_type,
+            specification.index.distance,
+            specification.index.hnsw,
         )
         built = time.perf_counter() - started
     print(f"\n  (splitting words alone: {words:.2f} s, not counted for the bare load)")

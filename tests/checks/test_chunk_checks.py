@@ -1,6 +1,6 @@
 """Every check of chunks fails on bad data, and then no bad chunk is stored."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ from assets.chunks.chunkers import Chunk, chunk_text
 from assets.chunks.chunking import ChunkWork
 from assets.corpus.assets import build_assets as build_corpus
 from assets.dagster_support import source_partitions
+from resources.chunker_config import ChunkerConfig
 from resources.fingerprint import text_hash
-from resources.index_config import ChunkerConfig
 from resources.platform import Platform
 from tests.corpus_support import write
 
@@ -62,6 +62,11 @@ def test_chunk_sets_complete() -> None:
     assert not chunk_sets_complete(ChunkWork("docs", 0, "")).passed
 
 
+def _each(cut: Callable[[str, ChunkerConfig], list[Chunk]]) -> Callable[..., Iterator[list[Chunk]]]:
+    """A stand-in for ``chunk_texts``."""
+    return lambda texts, config, tools: (cut(text, config) for text in texts)
+
+
 def _lossy(text: str, config: ChunkerConfig) -> list[Chunk]:
     return chunk_text(text, config)[:-1]
 
@@ -72,7 +77,21 @@ def _shifted(text: str, config: ChunkerConfig) -> list[Chunk]:
 
 
 def _whole(text: str, config: ChunkerConfig) -> list[Chunk]:
-    return [Chunk(0, 0, len(text), text_hash(text), (), 9)]
+    return [Chunk(0, 0, len(text), text_hash(text), ("A",), 9)]
+
+
+def _overlapping(text: str, config: ChunkerConfig) -> list[Chunk]:
+    *others, before, last = chunk_text(text, config)
+    start = text.index(" ", before.end - 20) + 1
+    return [*others, before, replace(last, start=start, hash=text_hash(text[start : last.end]))]
+
+
+def _astray(text: str, config: ChunkerConfig) -> list[Chunk]:
+    return [replace(chunk, heading_path=("Elsewhere",)) for chunk in chunk_text(text, config)]
+
+
+def _adopted(text: str, config: ChunkerConfig) -> list[Chunk]:
+    return [replace(chunk, parent=(0, len(text))) for chunk in chunk_text(text, config)]
 
 
 def _negative(text: str, config: ChunkerConfig) -> list[Chunk]:
@@ -81,7 +100,15 @@ def _negative(text: str, config: ChunkerConfig) -> list[Chunk]:
 
 @pytest.mark.parametrize(
     ("chunker", "failed"),
-    [(_lossy, "coverage"), (_shifted, "coverage"), (_whole, "size_limits"), (_negative, "chunks_suite")],
+    [
+        (_lossy, "coverage"),
+        (_shifted, "coverage"),
+        (_whole, "size_limits"),
+        (_negative, "chunks_suite"),
+        (_overlapping, "overlap"),
+        (_astray, "heading_paths"),
+        (_adopted, "parents"),
+    ],
 )
 def test_bad_chunks_are_not_stored_and_stop_what_depends_on_them(
     make_platform: Callable[..., Platform],
@@ -108,7 +135,7 @@ def test_bad_chunks_are_not_stored_and_stop_what_depends_on_them(
         )
 
     with monkeypatch.context() as patch:
-        patch.setattr(chunking, "chunk_text", chunker)
+        patch.setattr(chunking, "chunk_texts", _each(chunker))
         result = run()
     evaluated = [item for item in result.get_asset_check_evaluations() if item.asset_key.path == ["chunks"]]
     assert not result.success

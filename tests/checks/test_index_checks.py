@@ -30,6 +30,7 @@ from resources.errors import SnapshotNotFoundError
 from resources.models import EmbeddingBatch, Usage
 from resources.platform import Platform
 from resources.policy_config import IndexPolicy
+from resources.search_statements import Shape
 from tests.index_world import article, prepare, refresh, searcher
 
 Make = Callable[..., Platform]
@@ -80,17 +81,17 @@ def test_low_recall_is_not_published(make_platform: Make, monkeypatch: pytest.Mo
     prepare(platform, "docs", TEXTS)
     from resources import vector_index
 
-    real = vector_index._vector_list
+    real = vector_index.statement
 
-    def reversed_walk(parts: Any, exact: bool) -> sql.Composable:
-        if exact:
-            return real(parts, True)
-        text = real(parts, False).as_string(None)
-        return sql.SQL(text.replace("<=> %(vector)s LIMIT", "<=> %(vector)s DESC LIMIT"))  # type: ignore[arg-type]
+    def reversed_walk(shape: Shape) -> str:
+        return real(shape).replace("<=> %(vector)s) LIMIT", "<=> %(vector)s) DESC LIMIT")
 
-    monkeypatch.setattr(vector_index, "_vector_list", reversed_walk)
+    monkeypatch.setattr(vector_index, "statement", reversed_walk)
     item = refresh_index(platform, "main", "docs", "run")
-    assert "recall_at_10" in {outcome.name for outcome in blocked(item.outcomes)}
+    failed = {outcome.name: outcome for outcome in blocked(item.outcomes)}
+    assert "recall_at_10" in failed
+    assert "ef_search 1000" in failed["recall_at_10"].observed
+    assert "raise hnsw.m or hnsw.ef_construction" in failed["recall_at_10"].observed
     assert item.publication is None
     with pytest.raises(SnapshotNotFoundError):
         searcher(platform).serving("main")

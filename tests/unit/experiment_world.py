@@ -16,6 +16,7 @@ from assets.experiments.trials import Plan, Scope, TrialWork, plan_trials, resol
 from resources.answerer import Answer, Citation, Variant
 from resources.config import ExperimentConfig, PromptConfig
 from resources.fingerprint import fingerprint, text_hash
+from resources.index_config import RetrievalConfig
 from resources.models import Usage
 from resources.platform import Platform
 from resources.postgres import Database
@@ -184,7 +185,7 @@ class World:
                     (one.fingerprint, one.name),
                 )
         scope = self.scope()
-        plan = plan_trials(self.database, FakeSearch(self), variants, scope)
+        plan = plan_trials(self.database, FakeSearch(self), variants, scope, run_id=run_id)
         with self.database.lease("experiment:trial-run", run_id) as lease:
             work = run_trials(
                 self.database, generator, self.platform.config, self.experiment, scope, plan,
@@ -200,8 +201,16 @@ class FakeSearch:
     world: World
     searches: list[tuple[str, str, int]] = field(default_factory=list)
 
-    def search_many(
-        self, index: str, questions: Sequence[str], *, mode: Any, k: int, snapshot: int | None = None
+    def retrieve_many(
+        self,
+        index: str,
+        questions: Sequence[str],
+        *,
+        mode: Any,
+        k: int,
+        settings: RetrievalConfig,
+        snapshot: int | None = None,
+        run_id: str,
     ) -> list[SearchResult]:
         self.searches.append((index, mode, k))
         return [self._search(index, question, mode, k, snapshot or 0) for question in questions]

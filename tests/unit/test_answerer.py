@@ -1,7 +1,7 @@
 """The answerer: prompt in, memoised answer with citations out; variants cover what can change an answer."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -62,9 +62,10 @@ class FakeIndex:
         self.hits = tuple(hit(rank, text) for rank, text in enumerate(texts, start=1))
         self.calls: list[tuple[Any, ...]] = []
 
-    def search(self, index: str, question: str, **how: Any) -> SearchResult:
-        self.calls.append((index, question, how))
-        return SearchResult(index=index, snapshot=how["snapshot"] or 7, mode=how["mode"], hits=self.hits, latency=0.25)
+    def search_many(self, index: str, questions: Sequence[str], **how: Any) -> list[SearchResult]:
+        self.calls.append((index, *questions, how))
+        found = SearchResult(index=index, snapshot=how["snapshot"] or 7, mode=how["mode"], hits=self.hits, latency=0.25)
+        return [found] * len(questions)
 
 
 TEXTS = ("Oil the chain every 200 km.", "A belt lasts about 30 000 km.")
@@ -72,7 +73,12 @@ TEXTS = ("Oil the chain every 200 km.", "A belt lasts about 30 000 km.")
 
 @pytest.fixture
 def platform(make_platform: Callable[..., Platform]) -> Platform:
-    return make_platform(**FILES)
+    platform = make_platform(**FILES)
+    with platform.database.connect() as connection:  # an answer is only remembered while its documents exist
+        connection.execute(
+            "INSERT INTO document (document_id, source) OVERRIDING SYSTEM VALUE SELECT 10 * n, 'docs' FROM generate_series(1, 9) n"
+        )
+    return platform
 
 
 def choice(**changes: Any) -> VariantChoice:
@@ -124,7 +130,8 @@ def test_the_search_is_asked_as_the_variant_says(platform: Platform) -> None:
     index, filters = FakeIndex(*TEXTS), SearchFilter(sources=("docs",))
     variant = build_variant(platform.config, platform.models, choice(search_mode="full_text", k=3))
     answer = answerer(platform, index).answer(variant, "belt\x00?", snapshot=4, filters=filters, run_id="r")
-    assert index.calls == [("main", "belt\ufffd?", {"mode": "full_text", "k": 3, "snapshot": 4, "filters": filters})]
+    how = {"mode": "full_text", "k": 3, "snapshot": 4, "filters": filters, "fusion": None, "depth": 50}
+    assert index.calls == [("main", "belt\ufffd?", how)]
     assert answer.snapshot == 4
 
 

@@ -8,14 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assets.chunks.chunkers import _TOKEN, chunk_text, count_tokens, length_in
-from assets.chunks.chunking import coverage_problems, size_problems
+from assets.chunks.chunkers import chunk_text, count_tokens, length_in
+from assets.chunks.problems import coverage_problems, size_problems
+from assets.chunks.tokens import TOKEN
 from assets.corpus.text import normalise
+from resources.chunker_config import ChunkerConfig, chunker_config
 from resources.fingerprint import text_hash
-from resources.index_config import ChunkerConfig
 
 CONFIGS = [
-    ChunkerConfig(kind=kind, unit=unit, size=size, overlap=overlap)
+    chunker_config(kind=kind, unit=unit, size=size, overlap=overlap)
     for kind in ("markdown", "recursive")
     for unit in ("characters", "tokens")
     for size, overlap in ((40, 0), (40, 12), (200, 30))
@@ -46,7 +47,7 @@ Words at the end.
 
 
 def _config(**values: object) -> ChunkerConfig:
-    return ChunkerConfig.model_validate({"kind": "markdown", "unit": "characters", "size": 60, **values})
+    return chunker_config(**{"kind": "markdown", "unit": "characters", "size": 60, **values})
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
@@ -154,7 +155,7 @@ def test_fast_token_count_equals_the_pattern() -> None:
     alphabet = [chr(code) for code in range(128)] + list("éß漢_ ab") + ["w" * 17]
     for _ in range(3000):
         text = "".join(choose.choice(alphabet) for _ in range(choose.randint(0, 14)))
-        assert count_tokens(text) == len(_TOKEN.findall(text)), repr(text)
+        assert count_tokens(text) == len(TOKEN.findall(text)), repr(text)
 
 
 def test_same_text_gives_the_same_chunks() -> None:

@@ -1,19 +1,21 @@
 """Chunking a source: once per distinct text and chunker, idempotent, never writing what is wrong."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, LiteralString
 
+import psycopg
 import pytest
 
 from assets.chunks import chunking
-from assets.chunks.chunkers import Chunk, chunk_text
+from assets.chunks.chunkers import Chunk, chunk_text, count_tokens
 from assets.chunks.chunking import chunk_source, coverage_problems, data_version, size_problems
 from assets.chunks.enrichment import embedding_input
 from resources.chunk_config import chunker_fingerprint, chunker_id, enrichment_fingerprint, enrichment_id
+from resources.chunker_config import ChunkerConfig, MarkdownChunker, chunker_config
 from resources.fingerprint import text_hash
-from resources.index_config import ChunkerConfig, EnrichmentConfig
+from resources.index_config import EnrichmentConfig
 from resources.platform import Platform
 from tests.corpus_support import refresh, write
 
@@ -32,6 +34,11 @@ def _index(name: str, size: int = 40, context: str = "headings", **chunker: Any)
 @pytest.fixture
 def docs(tmp_path: Path) -> Path:
     return tmp_path / "docs"
+
+
+def _each(cut: Callable[[str, ChunkerConfig], list[Chunk]]) -> Callable[..., Iterator[list[Chunk]]]:
+    """A stand-in for ``chunk_texts``."""
+    return lambda texts, config, tools: (cut(text, config) for text in texts)
 
 
 def _rows(platform: Platform, query: LiteralString) -> list[Any]:
@@ -148,11 +155,67 @@ def test_chunks_that_do_not_reproduce_their_text_are_not_written(
     write(docs, {"a.md": TEXT})
     refresh(platform)
     with monkeypatch.context() as patch:
-        patch.setattr(chunking, "chunk_text", lossy)
+        patch.setattr(chunking, "chunk_texts", _each(lossy))
         work = chunk_source(platform, "docs")
     assert (work.refused, work.missing) == (True, 1)
     assert _rows(platform, "SELECT count(*) FROM chunk_set") == [(0,)]
     assert chunk_source(platform, "docs").missing == 0
+
+
+def test_parents_are_stored_and_can_be_read_by_one_join(make_platform: Callable[..., Platform], docs: Path) -> None:
+    nested = {
+        "kind": "parent_child",
+        "parent": {"kind": "layout", "size": 40},
+        "child": {"kind": "sentence", "size": 16},
+    }
+    index = {"name": "main", "embedder": "lexical", "chunker": nested}
+    platform = make_platform(**{"indexes/main.yaml": index, "indexes/flat.yaml": _index("flat")})
+    write(docs, {"a.md": TEXT * 4})
+    refresh(platform)
+    work = chunk_source(platform, "docs")
+    assert (work.refused, work.missing) == (False, 0)
+    rows = _rows(
+        platform,
+        """SELECT substr(t.text, c.start_char + 1, c.end_char - c.start_char),
+                  substr(t.text, c.parent_start + 1, c.parent_end - c.parent_start)
+           FROM chunk c JOIN document_text t USING (text_hash) JOIN chunker USING (chunker_id)
+           WHERE chunker.config ->> 'kind' = 'parent_child' ORDER BY c.ordinal""",
+    )
+    assert len({parent for _, parent in rows}) > 1
+    assert all(shown in parent and count_tokens(parent) <= 40 for shown, parent in rows)
+    others = """SELECT DISTINCT parent_start, parent_end FROM chunk JOIN chunker USING (chunker_id)
+                WHERE chunker.config ->> 'kind' = 'markdown'"""
+    assert _rows(platform, others) == [(None, None)]
+
+
+@pytest.mark.parametrize("parent", ["(0, NULL)", "(NULL, 9)", "(1, 9)", "(0, 4)"])
+def test_the_database_refuses_a_parent_that_does_not_hold_its_chunk(
+    make_platform: Callable[..., Platform], docs: Path, parent: str
+) -> None:
+    platform = make_platform()
+    write(docs, {"a.md": "# Bike"})
+    refresh(platform)
+    chunk_source(platform, "docs")
+    with platform.database.connect() as connection, pytest.raises(psycopg.errors.CheckViolation):
+        connection.execute(f"UPDATE chunk SET (parent_start, parent_end) = {parent}")  # type: ignore[arg-type]
+
+
+def test_semantic_chunks_are_made_with_the_models_of_the_platform(
+    make_platform: Callable[..., Platform], docs: Path
+) -> None:
+    index = {"name": "main", "embedder": "lexical", "chunker": {"kind": "semantic", "size": 40, "minimum": 8}}
+    platform = make_platform(**{"indexes/main.yaml": index})
+    write(
+        docs,
+        {f"{number}.md": f"# Bike {number}\n\n" + "A bike has two wheels. It has brakes. " * 5 for number in range(3)},
+    )
+    refresh(platform)
+    work = chunk_source(platform, "docs")
+    assert (work.refused, work.missing) == (False, 0)
+    assert work.windows > 30
+    assert work.windows_usage.requests == 1  # the texts share a batch
+    again = chunk_source(platform, "docs")
+    assert (again.windows, again.texts_chunked, again.missing) == (0, 0, 0)
 
 
 def test_a_source_that_no_index_covers_needs_no_chunks(make_platform: Callable[..., Platform], docs: Path) -> None:
@@ -165,7 +228,7 @@ def test_a_source_that_no_index_covers_needs_no_chunks(make_platform: Callable[.
 
 
 def test_coverage_names_every_kind_of_damage() -> None:
-    config = ChunkerConfig(kind="markdown", unit="characters", size=40)
+    config = chunker_config(unit="characters", size=40)
     good = chunk_text(TEXT, config)
     assert coverage_problems(TEXT, good) == []
     damaged = {
@@ -184,15 +247,15 @@ def test_coverage_names_every_kind_of_damage() -> None:
 
 def test_sizes_are_measured_in_the_unit_of_the_chunker() -> None:
     chunk = Chunk(0, 0, 30, text_hash("a" * 30), (), 2)
-    assert size_problems("a" * 30, [chunk], ChunkerConfig(unit="tokens", size=16)) == []
-    assert len(size_problems("a" * 30, [chunk], ChunkerConfig(unit="characters", size=16))) == 1
+    assert size_problems("a" * 30, [chunk], chunker_config(unit="tokens", size=16)) == []
+    assert len(size_problems("a" * 30, [chunk], chunker_config(unit="characters", size=16))) == 1
 
 
 def test_fingerprints_cover_every_parameter_and_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    base = ChunkerConfig()
+    base = MarkdownChunker()
     seen = {chunker_fingerprint(base)}
     for change in ({"kind": "recursive"}, {"unit": "characters"}, {"size": 201}, {"overlap": 1}):
-        seen.add(chunker_fingerprint(base.model_copy(update=change)))
+        seen.add(chunker_fingerprint(chunker_config(**change)))
     monkeypatch.setattr("resources.chunk_config.CHUNKER_CODE_VERSION", "next")
     seen.add(chunker_fingerprint(base))
     assert len(seen) == 6
@@ -203,7 +266,7 @@ def test_rows_of_chunker_and_enrichment_are_made_once(make_platform: Callable[..
     platform = make_platform()
     for _ in range(2):
         with platform.database.connect() as connection:
-            assert chunker_id(connection, ChunkerConfig()) == 1
+            assert chunker_id(connection, MarkdownChunker()) == 1
             assert enrichment_id(connection, EnrichmentConfig()) == 1
 
 

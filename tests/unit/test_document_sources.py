@@ -1,5 +1,6 @@
 """The folder source: what is listed, what is refused, and what changes the cheap fingerprint."""
 
+import io
 import os
 import unicodedata
 from collections.abc import Callable
@@ -7,11 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from resources.document_sources import DocumentUnreadableError, DocumentVanishedError, LocalFolder, open_source
+from resources.document_sources import (
+    DocumentTooLargeError,
+    DocumentUnreadableError,
+    DocumentVanishedError,
+    LocalFolder,
+    open_source,
+)
 from resources.errors import ConfigError, TransientError
 from resources.platform import Platform
 from resources.source_config import FolderSource
+from resources.sources.base import read_limited, safe_path
 
 
 def _folder(root: Path, **settings: Any) -> LocalFolder:
@@ -189,3 +199,101 @@ def test_open_source_opens_what_is_configured_and_names_what_is_not(
     assert [entry.path for entry in open_source(config, "docs").list().entries] == ["a.md"]
     with pytest.raises(ConfigError, match="'dosc'; configured: docs"):
         open_source(config, "dosc")
+
+
+# --- names and places
+
+
+@pytest.mark.parametrize(
+    ("raw", "path", "refused"),
+    [
+        ("a/b.md", "a/b.md", False),
+        ("ü/日本.md", "ü/日本.md", False),
+        ("u\u0308.md", "\u00fc.md", False),
+        ("a...b/..c.md", "a...b/..c.md", False),
+        ("", "(no name)", True),
+        ("/etc/passwd", "/etc/passwd", True),
+        ("../x.md", "../x.md", True),
+        ("a/../../x.md", "a/../../x.md", True),
+        ("a//x.md", "a//x.md", True),
+        ("a/./x.md", "a/./x.md", True),
+        ("a/", "a/", True),
+        ("C:/x.md", "C:/x.md", True),
+        ("..\\x.md", "..\\x.md", True),
+        ("a\x00.md", "a\\x00.md", True),
+        ("a\n.md", "a\\n.md", True),
+        ("a\u202egpj.md", "a\\u202egpj.md", True),
+        (b"b\xe4r.md", "b\\xe4r.md", True),
+        ("b\udce4r.md", "b\\xe4r.md", True),
+        ("\ud800.md", "\\xed\\xa0\\x80.md", True),
+    ],
+)
+def test_names_become_safe_paths_or_are_refused(raw: str | bytes, path: str, refused: bool) -> None:
+    shown, reason = safe_path(raw)
+    assert (shown, reason is not None) == (path, refused)
+    assert shown.isprintable()
+
+
+def test_long_names_are_refused_and_shown_shortened() -> None:
+    shown, reason = safe_path("ü" * 600)
+    assert reason == "the name is longer than 1000 bytes; shorten it"
+    assert len(shown) < 300
+    assert safe_path("ü" * 599 + "x")[0] != shown
+
+
+@given(st.one_of(st.text(), st.binary()))
+def test_whatever_a_name_is_its_path_can_be_stored_and_stays_inside(raw: str | bytes) -> None:
+    shown, reason = safe_path(raw)
+    assert "\x00" not in shown
+    assert len(shown.encode()) <= 1000
+    if reason is None:
+        assert not os.path.normpath(shown).startswith(("/", ".."))
+        assert safe_path(shown) == (shown, None)
+
+
+def test_names_with_a_backslash_or_a_newline_are_refused_in_a_folder(tmp_path: Path) -> None:
+    _write(tmp_path, "a.md", "b\\c.md", "d\ne.md")
+    listing = _folder(tmp_path).list()
+    assert [entry.path for entry in listing.entries] == ["a.md"]
+    assert {item.path: item.code for item in listing.refused} == {"b\\c.md": "file_name", "d\\ne.md": "file_name"}
+
+
+def test_a_file_replaced_after_listing_is_not_followed_out_of_the_folder(tmp_path: Path) -> None:
+    _write(tmp_path, "docs/a.md", "docs/in/b.md", "docs/c.md", "out/b.md")
+    entries = {entry.path: entry for entry in _folder(tmp_path / "docs").list().entries}
+    (tmp_path / "docs" / "a.md").unlink()
+    (tmp_path / "docs" / "a.md").symlink_to(tmp_path / "out" / "b.md")
+    (tmp_path / "docs" / "in").rename(tmp_path / "docs" / "was")
+    (tmp_path / "docs" / "in").symlink_to(tmp_path / "out")
+    (tmp_path / "docs" / "c.md").unlink()
+    os.mkfifo(tmp_path / "docs" / "c.md")
+    for path in entries:
+        with pytest.raises(DocumentUnreadableError, match="replaced by a link or a device"):
+            entries[path].fetch()
+
+
+def test_a_file_that_grew_is_read_up_to_the_limit(tmp_path: Path) -> None:
+    _write(tmp_path, "a.md")
+    entry = _folder(tmp_path).list().entries[0]
+    (tmp_path / "a.md").write_bytes(b"x" * 1000)
+    with pytest.raises(DocumentTooLargeError) as caught:
+        entry.fetch(999)
+    assert caught.value.size == 1000
+    assert entry.fetch(1000) == b"x" * 1000
+
+
+def test_reading_stops_at_the_limit_although_the_file_grows_meanwhile() -> None:
+    class Endless(io.RawIOBase):
+        given = 0
+
+        def readable(self) -> bool:
+            return True
+
+        def read(self, size: int = -1) -> bytes:
+            self.given += size
+            return b"x" * size
+
+    stream = Endless()
+    with pytest.raises(DocumentTooLargeError):
+        read_limited(stream, 3_000_000)  # pyright: ignore[reportArgumentType]
+    assert stream.given == 3_000_001

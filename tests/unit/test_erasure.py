@@ -276,7 +276,7 @@ def test_nothing_is_erased_while_another_run_writes(corpus: SeededCorpus, resour
 def test_a_failure_on_the_way_leaves_the_tables_untouched(
     corpus: SeededCorpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(artifacts: Path, target: object) -> dict[str, int]:
+    def fail(*arguments: object, **more: object) -> None:
         raise OSError("disk full")
 
     monkeypatch.setattr("assets.governance.erasure.clean_files", fail)

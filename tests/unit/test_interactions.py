@@ -24,7 +24,9 @@ def variant() -> Variant:
 
 
 @pytest.fixture
-def answer() -> Answer:
+def answer(database: Database) -> Answer:
+    with database.connect() as connection:  # of a document that does not exist any more nothing is recorded
+        connection.execute("INSERT INTO document (document_id, source) OVERRIDING SYSTEM VALUE VALUES (7, 'docs')")
     hit = SearchHit(
         rank=1, score=0.25, document_id=7, version_id=8, source="docs", path="light.md", title="Light", ordinal=0,
         start=0, end=len(TEXT), text=TEXT, heading_path=("Light",), vector_rank=1, text_rank=None,

@@ -567,10 +567,14 @@ def test_retention_leaves_an_index_that_is_being_written(make_platform: Make) ->
             "insert",
         ),
         ("UPDATE chunks_1 SET tsv = '' WHERE ordinal = 3 AND content LIKE '%pear%'", "insert"),
+        ("UPDATE chunks_1 SET words = 0 WHERE ordinal = 3 AND content LIKE '%pear%'", "insert"),
         ("UPDATE chunks_1 SET heading_path = '{}' WHERE ordinal = 3 AND content LIKE '%pear%'", "insert"),
+        ("UPDATE words_1 SET change = change + 7 WHERE word = (SELECT min(word) FROM words_1)", "new build"),
+        ("DELETE FROM words_1 WHERE word = (SELECT max(word) FROM words_1)", "new build"),
         (
-            """INSERT INTO chunks_1 SELECT 4711, digest, ordinal, start_char, end_char, valid_from, valid_to, chunk_hash,
-               input_hash, source, heading_path, 'Planted.', tsv, embedding FROM chunks_1 WHERE ordinal = 1""",
+            """INSERT INTO chunks_1 SELECT 4711, digest, ordinal, start_char, end_char, valid_from, valid_to, words,
+               chunk_hash, input_hash, source, tsv, embedding, heading_path, 'Planted.', configuration FROM chunks_1
+               WHERE ordinal = 1""",
             "new build",
         ),
         (

@@ -212,9 +212,11 @@ def test_a_large_file_is_refused_before_it_is_read(
     strict: Platform, docs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(docs, {"big.md": "x" * 1000, "good.md": f"{MIT}# Good"})
-    read_bytes = Path.read_bytes
+    open_file = os.open
     monkeypatch.setattr(
-        Path, "read_bytes", lambda self: pytest.fail("read") if "big" in self.name else read_bytes(self)
+        os,
+        "open",
+        lambda path, *more, **named: pytest.fail("read") if "big" in str(path) else open_file(path, *more, **named),
     )
     plan, _ = refresh(strict)
     assert quarantined(strict) == {"big.md": "too_large"}

@@ -9,6 +9,7 @@ import pytest
 
 from resources.config import load_config
 from resources.errors import PermanentError, SnapshotNotFoundError
+from resources.fusion import Fusion
 from resources.platform import Platform
 from resources.vector_index import BM25_B, BM25_K1, SearchFilter, SearchHit, index_fingerprint
 from tests.index_world import article, order, refresh, searcher, temporary_platform
@@ -70,7 +71,7 @@ def _cosine(question: np.ndarray, stored: np.ndarray) -> float:
 
 
 def test_full_text_score_is_bm25(make_platform: Callable[..., Platform]) -> None:
-    """Occurrences come out of ts_rank by inverting its series; here they are counted by hand."""
+    """Occurrences come out of ts_rank by inverting its series; here they are counted by hand, as is the length."""
     platform = make_platform()
     texts = {f"{count}.txt": " ".join(["zebra"] * count + ["lion"] * (count % 3)) for count in range(1, 41)}
     refresh(platform, "docs", texts)
@@ -78,7 +79,7 @@ def test_full_text_score_is_bm25(make_platform: Callable[..., Platform]) -> None
     counts = {hit.path: (hit.text.count("zebra"), hit.text.count("lion")) for hit in hits}
     assert len(hits) == len(counts) == 40
     frequency = [40, sum(lion > 0 for _, lion in counts.values())]
-    lengths = {path: 1 + (lion > 0) for path, (_, lion) in counts.items()}
+    lengths = {path: zebra + lion for path, (zebra, lion) in counts.items()}
     average = sum(lengths.values()) / 40
     for hit in hits:
         norm = BM25_K1 * (1 - BM25_B + BM25_B * lengths[hit.path] / average)
@@ -96,7 +97,7 @@ def test_hybrid_is_the_reciprocal_rank_sum_of_both_lists(shared_orchard: Platfor
         mode: {(hit.path, hit.ordinal): hit.rank for hit in index.search("main", question, mode=mode, k=50).hits}
         for mode in ("vector", "full_text")
     }
-    for hit in index.search("main", question, mode="hybrid", k=10).hits:
+    for hit in index.search("main", question, mode="hybrid", k=10, fusion=Fusion("rrf", 1, 1, 60)).hits:
         assert hit.vector_rank == ranks["vector"].get((hit.path, hit.ordinal))
         assert hit.text_rank == ranks["full_text"].get((hit.path, hit.ordinal))
         assert hit.score == pytest.approx(sum(1 / (60 + rank) for rank in (hit.vector_rank, hit.text_rank) if rank))

@@ -1,0 +1,1 @@
+"""Screening: what stands between parsing and admission; evidence per document, and a verdict by policy."""

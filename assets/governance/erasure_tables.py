@@ -1,0 +1,253 @@
+"""Erasure in tables: every row that holds a part of a target, or was made from one.
+
+Belongs here: the deletions, stage by stage, each counted for the proof, and counts that have to follow.
+Does not belong here: what the target is (erasure_targets.py), transaction, leases and proof (erasure.py).
+"""
+
+import json
+from collections import Counter
+from typing import Any
+
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from assets.chunks.enrichment_cache import remove_unused
+from assets.governance.erasure_targets import Target, build_tables, mentions
+from assets.index.tables import forget_words
+from resources.erased_documents import ERASED
+from resources.fingerprint import fingerprint
+from resources.postgres import FOREVER, Connection
+from resources.vector_index import words_name
+
+_ROWS = 200  # rows of model messages read at a time
+
+
+def remove_from_tables(connection: Connection, target: Target, proof: Counter[str]) -> None:
+    """Delete everything of the target; ``proof`` counts rows by table."""
+    _remove_evaluation(connection, target, proof)
+    _remove_answers(connection, target, proof)
+    _remove_index_rows(connection, target, proof)
+    _remove_corpus(connection, target, proof)
+    _clean_records(connection, target, proof)
+
+
+#: Whether a jsonb array of hits or citations holds an erased document, by id or by place.
+_HITS = """EXISTS (SELECT FROM jsonb_array_elements({column}) hit WHERE (hit ->> 'document_id')::bigint = ANY(%(ids)s)
+           OR (hit ->> 'source', hit ->> 'path') IN (SELECT * FROM unnest(%(sources)s::text[], %(paths)s::text[])))"""
+
+
+def _places(target: Target) -> dict[str, Any]:
+    keys = sorted(target.keys)
+    return {"ids": target.documents, "sources": [key[0] for key in keys], "paths": [key[1] for key in keys]}
+
+
+def _remove_evaluation(connection: Connection, target: Target, proof: Counter[str]) -> None:
+    """Questions whose evidence is in an erased document go in every version, and so do their trials."""
+    target.questions |= {
+        (row[0], row[1])
+        for row in connection.execute(
+            """SELECT DISTINCT dataset, question_id FROM evaluation_evidence
+               WHERE document_id = ANY(%s) OR text_hash = ANY(%s)""",
+            (target.documents, target.texts),
+        ).fetchall()
+    }
+    pairs = sorted(target.questions)
+    asked = {"datasets": [pair[0] for pair in pairs], "questions": [pair[1] for pair in pairs]}
+    match = "(dataset, question_id) IN (SELECT * FROM unnest(%(datasets)s::text[], %(questions)s::text[]))"
+    for table in ("evaluation_evidence", "evaluation_question"):
+        query = sql.SQL("DELETE FROM {} WHERE " + match).format(sql.Identifier(table))  # pyright: ignore[reportArgumentType]
+        proof[table] += connection.execute(query, asked).rowcount
+    connection.execute(
+        """UPDATE evaluation_dataset d SET counts = d.counts || (
+               SELECT jsonb_build_object(
+                   'questions', count(*),
+                   'active', count(*) FILTER (WHERE status = 'active'),
+                   'stale', count(*) FILTER (WHERE status = 'stale'),
+                   'unanswerable', count(*) FILTER (WHERE status = 'active' AND answer IS NULL),
+                   'splits', (SELECT coalesce(jsonb_object_agg(split, number), '{}') FROM (
+                                  SELECT split, count(*) AS number FROM evaluation_question
+                                  WHERE dataset = d.dataset AND version = d.version AND status = 'active' GROUP BY 1) s))
+               FROM evaluation_question q WHERE q.dataset = d.dataset AND q.version = d.version)
+           WHERE dataset = ANY(%s)""",
+        (sorted({dataset for dataset, _ in target.questions}),),
+    )
+
+
+def _remove_answers(connection: Connection, target: Target, proof: Counter[str]) -> None:
+    """Trials, generations and interactions that retrieved, cited or quoted an erased document."""
+    pairs = sorted(target.questions)
+    parameters = {
+        **_places(target),
+        "datasets": [pair[0] for pair in pairs],
+        "questions": [pair[1] for pair in pairs],
+        "trials": sorted(target.trials),
+        "interactions": sorted(target.interactions),
+    }
+    trials = connection.execute(
+        f"""SELECT fingerprint, generation FROM trial WHERE {_HITS.format(column="retrieved")}
+            OR {_HITS.format(column="citations")} OR fingerprint = ANY(%(trials)s)
+            OR (dataset, question_id) IN (SELECT * FROM unnest(%(datasets)s::text[], %(questions)s::text[]))""",
+        parameters,
+    ).fetchall()
+    target.trials = {row[0] for row in trials}
+    interactions = connection.execute(
+        f"""DELETE FROM interaction WHERE {_HITS.format(column="retrieved")} OR {_HITS.format(column="citations")}
+            OR interaction_id = ANY(%(interactions)s::uuid[])
+            RETURNING generation""",
+        parameters,
+    ).fetchall()
+    proof["interaction"] += len(interactions)
+    generations = {row[1] for row in trials if row[1] is not None} | {row[0] for row in interactions}
+    generations |= target.generations | _quoting_generations(connection, target)
+    doomed = sorted(target.trials)
+    proof["trial_score"] += connection.execute("DELETE FROM trial_score WHERE trial = ANY(%s)", (doomed,)).rowcount
+    proof["trial"] += connection.execute("DELETE FROM trial WHERE fingerprint = ANY(%s)", (doomed,)).rowcount
+    proof["generation"] += connection.execute(
+        "DELETE FROM generation WHERE fingerprint = ANY(%s)", (sorted(generations),)
+    ).rowcount
+
+
+def _quoting_generations(connection: Connection, target: Target) -> set[str]:
+    """The memo of model calls keeps prompts without saying which documents they hold: find them by their words."""
+    found: set[str] = set()
+    if not target.quotations and not target.names:
+        return found
+    with connection.cursor(name="generations") as cursor:
+        cursor.itersize = _ROWS
+        cursor.execute("SELECT fingerprint, messages, text FROM generation")
+        for key, messages, text in cursor:
+            if mentions([messages, text], target, documents_matter=False):
+                found.add(key)
+    return found
+
+
+def _remove_index_rows(connection: Connection, target: Target, proof: Counter[str]) -> None:
+    """Rows of every build that still has its table, staged ones included; snapshot counts follow."""
+    for build_id, table in build_tables(connection):
+        words = _words_of(connection, table, target)
+        forget_words(connection, table, target.documents)
+        query = sql.SQL(
+            """WITH gone AS (DELETE FROM {} WHERE document_id = ANY(%s) RETURNING valid_to)
+               SELECT count(*), count(*) FILTER (WHERE valid_to < %s) FROM gone"""
+        ).format(sql.Identifier(table))
+        row = connection.execute(query, (target.documents, FOREVER)).fetchone()
+        assert row is not None
+        proof[table] += row[0]
+        _forget_lonely_words(connection, table, words)
+        connection.execute(
+            "UPDATE index_build SET dead_rows = greatest(0, dead_rows - %s) WHERE build_id = %s", (row[1], build_id)
+        )
+    _adjust_counts(connection, target)
+    proof["index_document"] += connection.execute(
+        "DELETE FROM index_document WHERE document_id = ANY(%s)", (target.documents,)
+    ).rowcount
+
+
+def _words_of(connection: Connection, table: str, target: Target) -> list[str]:
+    """Words of the rows that go, where the build counts words."""
+    if connection.execute("SELECT to_regclass(quote_ident(%s))", (words_name(table),)).fetchone() == (None,):
+        return []
+    query = sql.SQL("SELECT DISTINCT lexeme FROM {} CROSS JOIN LATERAL unnest(tsv) WHERE document_id = ANY(%s)")
+    return [row[0] for row in connection.execute(query.format(sql.Identifier(table)), (target.documents,)).fetchall()]
+
+
+def _forget_lonely_words(connection: Connection, table: str, words: list[str]) -> None:
+    """A word that no row has any more, perhaps a name, must not stay as a count that cancels out."""
+    if words:
+        connection.execute(
+            sql.SQL(
+                """DELETE FROM {} w WHERE word = ANY(%s) AND NOT EXISTS (
+                       SELECT FROM {} WHERE tsv @@ ('''' || replace(replace(w.word, '\', '\\'), '''', '''''') || '''')::tsquery)"""
+            ).format(sql.Identifier(words_name(table)), sql.Identifier(table)),
+            (words,),
+        )
+
+
+def _adjust_counts(connection: Connection, target: Target) -> None:
+    """Take the erased documents off the counts of every snapshot that showed them, so that the audit still agrees.
+
+    The fingerprint of a source's content changes too: what rests on it has to be built again.
+    """
+    rows = connection.execute(
+        """SELECT s.index_name, s.snapshot, s.counts, d.source, count(*), sum(d.chunks), sum(d.lexemes)
+           FROM index_snapshot s JOIN index_document d
+                ON d.build_id = s.build_id AND d.valid_from <= s.snapshot AND d.valid_to > s.snapshot
+           WHERE d.document_id = ANY(%s) GROUP BY s.index_name, s.snapshot, d.source""",
+        (target.documents,),
+    ).fetchall()
+    for index, snapshot, counts, source, *totals in rows:
+        gone = dict(zip(("documents", "chunks", "lexemes"), map(int, totals), strict=True))
+        own = counts.get("by_source", {}).get(source, {})
+        for part in (counts, own):
+            part |= {key: part[key] - number for key, number in gone.items() if key in part}
+        if "content" in own:
+            own["content"] = fingerprint(["erased", own["content"], gone])
+        connection.execute(
+            "UPDATE index_snapshot SET counts = %s WHERE index_name = %s AND snapshot = %s",
+            (Jsonb(counts), index, snapshot),
+        )
+
+
+def _clean_records(connection: Connection, target: Target, proof: Counter[str]) -> None:
+    """Evidence and alerts stay as facts; what they say beside it goes where it names an erased document."""
+    for source, path in sorted(target.keys):
+        written = json.dumps(path, ensure_ascii=False)[1:-1]
+        proof["evidence"] += connection.execute(
+            """UPDATE evidence SET details = jsonb_build_object(
+                   'expected', details -> 'expected',
+                   'observed', CASE WHEN position(%(path)s IN (details -> 'observed')::text) > 0 THEN to_jsonb(%(erased)s::text)
+                               ELSE details -> 'observed' END)
+               WHERE kind = 'documents' AND subject = %(source)s AND position(%(path)s IN details::text) > 0""",
+            {"source": source, "path": written, "erased": ERASED},
+        ).rowcount
+        proof["alert"] += connection.execute(
+            """UPDATE alert SET title = CASE WHEN position(%(path)s IN title) > 0 THEN %(erased)s ELSE title END,
+                   body = CASE WHEN position(%(path)s IN body) > 0 THEN %(erased)s ELSE body END
+               WHERE position(%(path)s IN title) > 0 OR position(%(path)s IN body) > 0""",
+            {"path": path, "erased": ERASED},
+        ).rowcount
+
+
+def _remove_corpus(connection: Connection, target: Target, proof: Counter[str]) -> None:
+    """Versions and identities, then texts and what was computed from them, where no other document shares them."""
+
+    def delete(table: str, condition: str, parameters: Any) -> None:
+        query = sql.SQL("DELETE FROM {} WHERE " + condition).format(sql.Identifier(table))  # pyright: ignore[reportArgumentType]
+        proof[table] += connection.execute(query, parameters).rowcount
+
+    delete("document_version", "document_id = ANY(%s)", (target.documents,))
+    delete("document", "document_id = ANY(%s)", (target.documents,))
+    delete(
+        "quarantine",
+        "(source, path) IN (SELECT * FROM unnest(%(sources)s::text[], %(paths)s::text[]))",
+        _places(target),
+    )
+    delete(
+        "source_entry",
+        """content_hash = ANY(%(contents)s)
+           OR (source, path) IN (SELECT * FROM unnest(%(sources)s::text[], %(paths)s::text[]))""",
+        {**_places(target), "contents": target.contents},
+    )
+    held = (target.contents, target.texts)
+    delete("parse_result", "content_hash = ANY(%s) OR text_hash = ANY(%s)", held)
+    delete("screening_verdict", "content_hash = ANY(%s)", (target.contents,))
+    delete("screening_result", "content_hash = ANY(%s) OR text_hash = ANY(%s)", held)
+    delete("near_duplicate_sketch", "text_hash = ANY(%s)", (target.texts,))  # its bands and pairs go with it
+    inputs = [
+        row[0]
+        for row in connection.execute(
+            """SELECT input_hash FROM chunk_input WHERE text_hash = ANY(%s)
+               EXCEPT SELECT input_hash FROM chunk_input WHERE text_hash <> ALL(%s)""",
+            (target.texts, target.texts),
+        ).fetchall()
+    ]
+    pieces = [
+        row[0]
+        for row in connection.execute(
+            "SELECT DISTINCT chunk_hash FROM chunk WHERE text_hash = ANY(%s)", (target.texts,)
+        )
+    ]
+    for table in ("chunk_input", "chunk", "chunk_set", "document_text"):
+        delete(table, "text_hash = ANY(%s)", (target.texts,))
+    proof["enrichment_value"] += remove_unused(connection, pieces)
+    delete("embedding", "input_hash = ANY(%s)", (inputs,))

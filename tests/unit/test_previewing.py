@@ -1,0 +1,74 @@
+"""`genaiops preview` and `genaiops enrichment retry`."""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from assets.chunks.chunking import chunk_source
+from pipelines import cli
+from resources.platform import Platform
+from tests.enrichment_support import answering, index, models, with_server
+from tests.fake_openai import FakeOpenAI
+from tests.index_world import commit
+
+STEP = {"kind": "summary", "method": "model", "model": "writer", "tries": 1}
+
+
+@pytest.fixture
+def server() -> Iterator[FakeOpenAI]:
+    with FakeOpenAI(answer=answering(lambda passage: "A summary.")) as server:
+        yield server
+
+
+@pytest.fixture
+def run(
+    make_platform: Callable[..., Platform], server: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[Platform, str]]:
+    platform = with_server(
+        make_platform(**{"models.yaml": models(), "indexes/main.yaml": index("main", [STEP], embedder="paid")}), server
+    )
+    monkeypatch.setattr(cli, "_platform", lambda: platform)
+
+    def invoke(*arguments: str, exit_code: int = 0) -> tuple[Platform, str]:
+        result = CliRunner().invoke(cli.main, arguments)
+        assert result.exit_code == exit_code, result.output
+        return platform, result.output
+
+    return invoke
+
+
+def test_preview_shows_work_calls_and_money_before_anything_is_sent(run: Any, server: FakeOpenAI) -> None:
+    platform, output = run("preview")
+    assert "no documents were read yet" in output
+    commit(platform, "docs", {"a.md": "# A\n\nOne chunk.", "b.md": "# B\n\nAnother chunk."})
+    _, output = run("preview", "docs")
+    assert "2 documents (2 distinct texts), 2 chunks, 2 of them to cut" in output
+    assert "summary (writer)" in output
+    assert "vectors of paid" in output
+    assert "In all 3 calls" in output
+    assert "USD" in output
+    assert "policies/enrichment.yaml" in output
+    assert server.requests == []
+    _, output = run("preview", "docs", "--json")
+    (found,) = json.loads(output)
+    assert (found["calls"], found["chunks_to_make"], list(found["money"])) == (3, 2, ["USD"])
+    assert "Chunk" not in output
+
+
+def test_preview_refuses_unknown_sources(run: Any) -> None:
+    _, output = run("preview", "dosc", exit_code=2)
+    assert "Did you mean 'docs'" in output
+
+
+def test_retry_says_how_many_values_will_be_asked_for_again(run: Any, server: FakeOpenAI) -> None:
+    platform, _ = run("preview")
+    commit(platform, "docs", {"a.md": "# A\n\nOne chunk."})
+    _, output = run("enrichment", "retry", "docs")
+    assert "Nothing was given up" in output
+    server._answer = "no JSON"
+    assert chunk_source(platform, "docs").steps[0].given_up == 1
+    _, output = run("enrichment", "retry", "docs")
+    assert "1 values will be asked for again" in output
