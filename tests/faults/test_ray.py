@@ -30,6 +30,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 SHARDS = 4
 QUESTIONS = ["How heavy is crate 7?"]
+FAILURE = dg.DagsterRunStatus.FAILURE
+OVER = (dg.DagsterRunStatus.SUCCESS, FAILURE, dg.DagsterRunStatus.CANCELED)
 
 
 class Cluster:
@@ -162,15 +164,11 @@ def test_shards_finish_although_a_node_dies_and_equal_one_machine(
         cluster.kill(doomed)
         rest = [deployment.launch(port, part) for part in partitions[2:]]
         for run_id in rest:
-            until(f"{run_id} succeeds", lambda run_id=run_id: over(instance, run_id))
-            assert status(instance, run_id) == dg.DagsterRunStatus.SUCCESS, reasons(instance, run_id)
+            await_success(instance, run_id)
         for run_id in lost:
-            until(
-                "the lost run is failed", lambda run_id=run_id: status(instance, run_id) == dg.DagsterRunStatus.FAILURE
-            )
+            until("the lost run is failed", lambda run_id=run_id: status(instance, run_id) == FAILURE)
             retry = until("the lost run is retried", lambda run_id=run_id: retry_of(instance, run_id))
-            until("the retry is over", lambda retry=retry: over(instance, retry.run_id))
-            assert status(instance, retry.run_id) == dg.DagsterRunStatus.SUCCESS, reasons(instance, retry.run_id)
+            await_success(instance, retry.run_id)
     platform = deployment.platform
     assert sum(deployment.numbers()["revisions"]) == SHARDS  # each shard was committed once
     one_machine = Platform(platform.config, make_database(), deployment.root / "calm")
@@ -183,13 +181,13 @@ def test_shards_finish_although_a_node_dies_and_equal_one_machine(
     deployment.kill_tree(server)
 
 
-def over(instance: dg.DagsterInstance, run_id: str) -> bool:
-    run = instance.get_run_by_id(run_id)
-    return bool(run and run.is_finished)
-
-
-def reasons(instance: dg.DagsterInstance, run_id: str) -> list[str]:
-    return [entry.message for entry in instance.all_logs(run_id)][-10:]
+def await_success(instance: dg.DagsterInstance, run_id: str) -> None:
+    try:
+        until("the run is over", lambda: status(instance, run_id) in OVER)
+    finally:
+        events = "\n".join(entry.message for entry in instance.all_logs(run_id)[-20:])
+        print(f"run {run_id}: {status(instance, run_id)}\n{events}")
+    assert status(instance, run_id) == dg.DagsterRunStatus.SUCCESS
 
 
 def test_no_secret_is_handed_to_ray() -> None:
