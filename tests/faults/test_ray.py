@@ -153,7 +153,7 @@ def test_shards_finish_although_a_node_dies_and_equal_one_machine(
     configured = deployment.root / "dagster.yaml"
     sooner = {
         "poll_interval_seconds: 30": "poll_interval_seconds: 3",
-        "start_timeout_seconds: 600": "start_timeout_seconds: 60",
+        "start_timeout_seconds: 600": "start_timeout_seconds: 90",
     }
     for usual, now in sooner.items():
         assert usual in shipped
