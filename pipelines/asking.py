@@ -66,8 +66,12 @@ def answer_question(
     snapshot: int | None = None,
     sources: tuple[str, ...] = (),
     languages: tuple[str, ...] = (),
+    labels: tuple[str, ...] | None = None,
 ) -> Reply:
     """Answer with the champion of an experiment (or the variant named) and log the interaction.
+
+    Args:
+        labels: what the caller may see beside unlabelled sources; None: everything.
 
     Raises:
         PermanentError: no such experiment or variant, or an empty question.
@@ -104,7 +108,7 @@ def answer_question(
         chosen, reason = champion.variant, champion.reason
         snapshot = champion.snapshot if snapshot is None else snapshot
     answerer = Answerer(platform.database, config, models, VectorIndex(platform.database, config, models))
-    filters = SearchFilter(sources=tuple(config.expand_sources(sources)) or None, languages=languages or None)
+    filters = SearchFilter(sources=sources or None, languages=languages or None, labels=labels)
     answer = answerer.answer(chosen, question, snapshot=snapshot, filters=filters, run_id="cli:ask")
     identity = log_interaction(platform.database, answer=answer, variant=chosen, question=question, reason=reason)
     return Reply(str(identity), question, answer, chosen, reason)

@@ -70,6 +70,14 @@ def _config(settings: Any) -> Any:
     return load_config(settings.data_dir)
 
 
+def _labels(config: Any, named: tuple[str, ...], public: bool) -> tuple[str, ...] | None:
+    """What the caller may see: None without restriction, as operators and evaluation search."""
+    if public and named:
+        raise click.UsageError("give either --public or --label")
+    _known("label", named, sorted({source.label for source in config.sources.values() if source.label}))
+    return named or (() if public else None)
+
+
 def _user() -> str:
     import getpass
 
@@ -154,6 +162,8 @@ def evaluate(experiments: tuple[str, ...]) -> None:
 @click.option("--snapshot", type=int, help="Answer from this retained snapshot instead of the serving one.")
 @click.option("--source", multiple=True, help="Only from this source; may be repeated.")
 @click.option("--language", multiple=True, help="Only from documents in this language; may be repeated.")
+@click.option("--label", multiple=True, help="As a caller with this label sees it; may be repeated.")
+@click.option("--public", is_flag=True, help="As a caller without any label sees it.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: answer, citations, passages, versions.")
 def ask(
     question: str,
@@ -162,6 +172,8 @@ def ask(
     snapshot: int | None,
     source: tuple[str, ...],
     language: tuple[str, ...],
+    label: tuple[str, ...],
+    public: bool,
     as_json: bool,
 ) -> None:
     """Answer QUESTION from the published index, with citations.
@@ -181,6 +193,7 @@ def ask(
         snapshot=snapshot,
         sources=source,
         languages=language,
+        labels=_labels(platform.config, label, public),
     )
     if as_json:
         click.echo(json.dumps(reply.to_json(), indent=2, ensure_ascii=False))
@@ -201,7 +214,18 @@ def ask(
 @click.option("-k", default=5, show_default=True, help="How many chunks.")
 @click.option("--snapshot", type=int, help="A retained snapshot; by default the serving one.")
 @click.option("--source", multiple=True, help="Only from this source; may be repeated.")
-def search(question: str, index: str | None, mode: str, k: int, snapshot: int | None, source: tuple[str, ...]) -> None:
+@click.option("--label", multiple=True, help="As a caller with this label sees it; may be repeated.")
+@click.option("--public", is_flag=True, help="As a caller without any label sees it.")
+def search(
+    question: str,
+    index: str | None,
+    mode: str,
+    k: int,
+    snapshot: int | None,
+    source: tuple[str, ...],
+    label: tuple[str, ...],
+    public: bool,
+) -> None:
     """Show what an index finds for QUESTION: ranks, scores and where each chunk stands."""
     from resources.vector_index import SearchFilter, VectorIndex
 
@@ -215,13 +239,14 @@ def search(question: str, index: str | None, mode: str, k: int, snapshot: int | 
         mode=mode,  # type: ignore[arg-type]
         k=k,
         snapshot=snapshot,
-        filters=SearchFilter(sources=tuple(platform.config.expand_sources(source)) or None),
+        filters=SearchFilter(sources=source or None, labels=_labels(platform.config, label, public)),
     )
     click.echo(f"{index}, snapshot {result.snapshot}, {mode}, {1000 * result.latency:.1f} ms")
     for hit in result.hits:
         headings = " > ".join(hit.heading_path)
         ranks = f"vector {hit.vector_rank or '-'}, text {hit.text_rank or '-'}"
-        click.secho(f"\n{hit.rank}. {hit.source}/{hit.path} [{hit.start}:{hit.end}]  {headings}", bold=True)
+        page = f" page {hit.page}" if hit.page is not None else ""
+        click.secho(f"\n{hit.rank}. {hit.source}/{hit.path}{page} [{hit.start}:{hit.end}]  {headings}", bold=True)
         click.echo(f"   score {hit.score:.4f} ({ranks})")
         click.echo("   " + " ".join(hit.text.split())[:300])
 

@@ -332,6 +332,12 @@ def test_ask_can_read_an_older_snapshot(shell: Shell) -> None:
     assert "9" in shell.refused("ask", "How bright is the front light?", "--snapshot", "9")
 
 
+def test_ask_and_search_as_a_caller(shell: Shell) -> None:
+    assert "250 km" in shell.ok("ask", "How often is the chain oiled?", "--public")  # no source has a label
+    assert "docs/chain.md" in shell.ok("search", "oil the chain", "--public")
+    assert "there is no label 'secret'" in shell.refused("ask", "How often is the chain oiled?", "--label", "secret")
+
+
 def test_an_empty_question_is_refused(shell: Shell) -> None:
     assert "the question is empty" in shell.refused("ask", "  ")
 
