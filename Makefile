@@ -15,8 +15,8 @@ demo: $(READY)   ## run the whole lifecycle on data/ and print a report
 dev: $(READY)    ## open the Dagster UI (webserver, daemon, schedules, sensors) on the same state
 	@$(BIN)/genaiops dev
 
-test: $(READY)   ## all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+test: $(READY)   ## all tests; what is only measured is in `make bench`
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not benchmark"
 
 quick: $(READY)  ## the tests that take no more than a few seconds each
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not browser and not benchmark"

@@ -254,7 +254,9 @@ def search(
 @main.command()
 @click.argument("index")
 @click.option("--dataset", required=True, help="Evaluation dataset whose questions are searched for.")
-@click.option("--split", type=click.Choice(["train", "dev"]), default="dev", show_default=True)
+@click.option(
+    "--split", type=click.Choice(["train", "dev"]), default="dev", show_default=True, help="Which of its questions."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def tune(index: str, dataset: str, split: str, as_json: bool) -> None:
     """Recommend the weights of hybrid search for INDEX, measured on a dataset. Nothing is changed."""

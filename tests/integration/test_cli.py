@@ -335,7 +335,9 @@ def test_ask_can_read_an_older_snapshot(shell: Shell) -> None:
 def test_ask_and_search_as_a_caller(shell: Shell) -> None:
     assert "250 km" in shell.ok("ask", "How often is the chain oiled?", "--public")  # no source has a label
     assert "docs/chain.md" in shell.ok("search", "oil the chain", "--public")
-    assert "there is no label 'secret'" in shell.refused("ask", "How often is the chain oiled?", "--label", "secret")
+    unknown = shell("ask", "How often is the chain oiled?", "--label", "secret")
+    assert unknown.exit_code == 2
+    assert "there is no label 'secret'" in unknown.output
 
 
 def test_an_empty_question_is_refused(shell: Shell) -> None:
