@@ -252,8 +252,8 @@ def test_rows_without_an_id_and_rows_of_the_same_id_are_refused(tmp_path: Path, 
     assert [entry.path for entry in listing.entries] == ["a.md"]
     assert {item.path: item.code for item in listing.refused} == {
         "b.md": "duplicate_id",
-        "row 3 of the query": "bad_row",
-        "row 5 of the query": "bad_row",
+        "row 3": "bad_row",
+        "row 5": "bad_row",
     }
     entry = next(e for e in local(tmp_path, sqlite, watermark="updated").list().entries if e.path == "c.md")
     with pytest.raises(DocumentRefusedError, match="'text' is missing or null"):
