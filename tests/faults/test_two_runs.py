@@ -20,7 +20,7 @@ from tests.lifecycle import corpus_state, found, index_state, refresh
 ROOT = Path(__file__).resolve().parents[2]
 QUESTIONS = ["How often is the chain oiled?", "How long do the pads last?"]
 PAUSE = 3
-SECONDS = 180
+SECONDS = 420
 
 
 def write(folder: Path, pages: dict[str, str]) -> None:
