@@ -16,9 +16,10 @@ from typing import Any
 
 import dagster as dg
 
+from pipelines.instance import opened_instance
 from pipelines.jobs import DATASET_JOB, DRIFT_JOB, EXPERIMENT_JOB, REFRESH_JOB, SOURCE_TAG
 from pipelines.maintenance import MAINTENANCE_JOB
-from pipelines.recovery import PROCESS_TAG, fail_abandoned_runs, this_process
+from pipelines.recovery import PROCESS_TAG, this_process
 from pipelines.settings import Settings, prepare_home
 from pipelines.standing_checks import STANDING_CHECKS_JOB
 from resources.config import ProjectConfig
@@ -96,8 +97,7 @@ def opened(settings: Settings) -> Iterator[tuple[dg.Definitions, dg.DagsterInsta
     prepare_home(settings)
     from pipelines.definitions import build_defs
 
-    with dg.DagsterInstance.get() as instance:
-        fail_abandoned_runs(instance)
+    with opened_instance(settings) as (instance, _):
         yield build_defs(settings), instance
 
 

@@ -17,9 +17,7 @@ def serve(settings: Settings, *, host: str, port: int) -> int:
     """Run webserver and daemon until interrupted; return their exit code."""
     from dataclasses import replace
 
-    import dagster as dg
-
-    from pipelines.recovery import fail_abandoned_runs
+    from pipelines.instance import opened_instance
 
     settings = replace(settings, ui_url=f"http://{host}:{port}")
     environment = {**os.environ, **prepare_home(settings)}
@@ -36,8 +34,8 @@ def serve(settings: Settings, *, host: str, port: int) -> int:
         str(port),
     ]
     click.echo(f"Dagster UI: {settings.ui_url}   (Ctrl-C stops it; state in {settings.state_dir})")
-    with dg.DagsterInstance.get() as instance:
-        abandoned = fail_abandoned_runs(instance)
+    with opened_instance(settings) as (_, abandoned):
+        pass
     if abandoned:
         click.echo(f"{len(abandoned)} run(s) of a killed process were reported as failed; they are retried.")
     # A shell that starts jobs with "&" has SIGINT ignored, and an ignored signal would be inherited.

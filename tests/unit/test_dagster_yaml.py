@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy
 import yaml
 
+from pipelines.instance import POOLS, make_pools
 from pipelines.maintenance import slim_event_log
 from resources.postgres import dagster_url
 
@@ -81,6 +82,21 @@ def test_limits_monitoring_retries_and_retention_are_read(instance: dg.DagsterIn
     assert not instance.run_retries_retry_on_asset_or_op_failure
     assert not instance.telemetry_enabled
     assert not instance.nux_enabled
+
+
+def test_pools_have_a_limit_before_any_run_and_follow_the_default(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def limits() -> dict[str, tuple[int, bool]]:
+        return {pool.name: (pool.limit, pool.from_default) for pool in storage(instance).get_pool_limits()}
+
+    make_pools(instance)
+    make_pools(instance)
+    assert limits() == {name: (2, True) for name in POOLS}
+    storage(instance).set_concurrency_slots("chat_model", 7)
+    monkeypatch.setattr(type(instance), "global_op_concurrency_default_limit", 3)
+    make_pools(instance)
+    assert limits() == {"chat_model": (7, False), "embedding_model": (3, True)}
 
 
 @pytest.mark.slow

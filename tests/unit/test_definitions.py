@@ -58,6 +58,15 @@ def test_every_asset_says_who_owns_it_and_what_it_is() -> None:
         assert node.group_name != "default", key
 
 
+def test_every_pool_is_made_before_the_first_run() -> None:
+    from pipelines.definitions import defs
+    from pipelines.instance import POOLS
+
+    graph = defs.resolve_asset_graph()
+    used = {pool for key in graph.get_all_asset_keys() for pool in graph.get(key).pools or ()}
+    assert used == set(POOLS)
+
+
 def test_every_gated_asset_has_blocking_checks() -> None:
     from pipelines.definitions import defs
 
