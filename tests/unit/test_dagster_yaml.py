@@ -92,7 +92,7 @@ def test_pools_have_a_limit_before_any_run_and_follow_the_default(
 
     make_pools(instance)
     make_pools(instance)
-    assert limits() == {name: (2, True) for name in POOLS}
+    assert limits() == dict.fromkeys(POOLS, (2, True))
     storage(instance).set_concurrency_slots("chat_model", 7)
     monkeypatch.setattr(type(instance), "global_op_concurrency_default_limit", 3)
     make_pools(instance)
