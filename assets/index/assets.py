@@ -156,7 +156,7 @@ def _embedding_metadata(work: EmbeddingWork) -> dict[str, Any]:
                     "model": item.model,
                     "indexes": ", ".join(item.indexes),
                     "dimensions": item.dimensions,
-                    "inputs": item.coverage.inputs,
+                    "chunks": item.coverage.chunks,
                     "computed": item.computed,
                     "reused": item.reused,
                     "batches": item.batches,
@@ -166,7 +166,7 @@ def _embedding_metadata(work: EmbeddingWork) -> dict[str, Any]:
                 for item in work.models
             ]
         ),
-        "dagster/row_count": sum(item.coverage.inputs for item in work.models),
+        "dagster/row_count": sum(item.coverage.chunks for item in work.models),
         "computed": work.computed,
         "reused": work.reused,
         "revision": work.revision,

@@ -15,11 +15,13 @@ from assets.index.measuring import (
     Freshness,
     Neighbours,
     Parity,
+    breadth_of,
     choose_breadth,
+    measure_change,
     measure_completeness,
     measure_neighbours,
     measure_parity,
-    staged_ef_search,
+    remember_recall,
 )
 from assets.index.specification import Specification
 from assets.index.staging import Stage
@@ -103,7 +105,7 @@ def coverage_outcome(work: EmbeddingWork) -> CheckOutcome:
         "embeddings_complete",
         texts == 0 and inputs == 0,
         "0 texts without chunks, 0 inputs without vector",
-        f"{texts} texts without chunks, {inputs} inputs without vector of {sum(i.coverage.inputs for i in work.models)}",
+        f"{texts} texts without chunks, {inputs} inputs without vector; {sum(i.coverage.chunks for i in work.models)} chunks",
     )
 
 
@@ -116,19 +118,22 @@ def examine(platform: Platform, stage: Stage, specification: Specification) -> l
     with platform.database.connect() as connection:
         parity = parity_outcome(measure_parity(connection, stage, specification))
         complete = completeness_outcome(measure_completeness(connection, stage))
-        small = stage.strategy == "insert" and stage.counts["rows_added"] < SMALL_DELTA
-        queries = min(policy.sample_size, FIRST_SAMPLE) if small else policy.sample_size
-        if specification.index.hnsw.ef_search == AUTO and staged_ef_search(stage) is None:
+        if specification.index.hnsw.ef_search == AUTO and breadth_of(stage, specification) is None:
             return [parity, complete, *_settle(platform, connection, stage, specification)]
-        neighbours = measure_neighbours(platform, connection, stage, specification, queries)
-        outcomes = neighbour_outcomes(neighbours, policy, stage.counts["chunks"])
-        if queries < policy.sample_size and not all(outcome.passed for outcome in outcomes):
-            # too few queries to condemn a snapshot: ask the whole sample
+        neighbours = None
+        if stage.strategy == "insert" and stage.counts["rows_added"] < SMALL_DELTA:
+            queries = min(policy.sample_size, FIRST_SAMPLE)
+            neighbours = measure_change(platform, connection, stage, specification, queries)
+        outcomes = neighbour_outcomes(neighbours, policy, stage.counts["chunks"]) if neighbours else []
+        if neighbours is None or not all(outcome.passed for outcome in outcomes):
+            # a few queries are too few to condemn a snapshot
             neighbours = measure_neighbours(platform, connection, stage, specification, policy.sample_size)
             outcomes = neighbour_outcomes(neighbours, policy, stage.counts["chunks"])
         if specification.index.hnsw.ef_search == AUTO and not all(outcome.passed for outcome in outcomes):
             # what was enough for the snapshot before is not for this one
             outcomes = _settle(platform, connection, stage, specification)
+        else:
+            remember_recall(stage, neighbours)
     return [parity, complete, *outcomes]
 
 
@@ -141,6 +146,7 @@ def _settle(
         platform, connection, stage, specification, policy.sample_size, policy.minimum_recall_at_10
     )
     stage.counts["ef_search"] = neighbours.ef_search
+    remember_recall(stage, neighbours)
     return neighbour_outcomes(neighbours, policy, stage.counts["chunks"])
 
 
@@ -189,7 +195,10 @@ def neighbour_outcomes(neighbours: Neighbours, policy: IndexPolicy, chunks: int)
             "recall_at_10",
             neighbours.recall >= policy.minimum_recall_at_10,
             f"at least {policy.minimum_recall_at_10}",
-            f"{neighbours.recall:.4f} over {neighbours.queries} queries ({how})",
+            f"{neighbours.recall:.4f} over {neighbours.queries} queries ({how})"
+            if not neighbours.rows_changed
+            else f"{neighbours.recall:.4f} ({how}), measured for snapshot {neighbours.snapshot}; "
+            f"{neighbours.rows_changed} of {chunks} rows written since",
             details={
                 "recall": neighbours.recall,
                 "standard_error": round(neighbours.error, 5),

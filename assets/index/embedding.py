@@ -9,7 +9,7 @@ A batch is one transaction, so a kill loses at most the batch in flight and noth
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -18,8 +18,9 @@ from psycopg.types.json import Jsonb
 from assets.chunks.enrichment import embedding_input, title_of
 from assets.chunks.enrichment_cache import StepRow, values_of
 from assets.chunks.spending import affordable_models
-from assets.index.coverage import Coverage, measure_coverage, newest_revision
+from assets.index.coverage import Coverage, known_revision, measure_coverage, newest_revision
 from assets.index.specification import CacheIds, Specification, cache_ids, specify
+from resources.binary_copy import keyed_vectors
 from resources.chunk_config import step_id
 from resources.errors import PermanentError
 from resources.faults import crash_point
@@ -62,6 +63,7 @@ class ModelWork:
         computed: vectors made and stored in this run.
         rejected: vectors that were refused and not stored, with the reason counted.
         sample: facts on some of the vectors made in this run, refused ones included.
+        lacking: chunks that had no vector when the work began.
     """
 
     model: str
@@ -73,11 +75,12 @@ class ModelWork:
     usage: Usage = field(default_factory=Usage)
     sample: list[VectorFacts] = field(default_factory=list)
     coverage: Coverage = field(default_factory=Coverage)
+    lacking: int = 0
 
     @property
     def reused(self) -> int:
-        """Distinct inputs whose vector was there already."""
-        return self.coverage.inputs - self.coverage.inputs_without_embedding - self.computed
+        """Chunks whose vector was there already."""
+        return self.coverage.chunks - self.lacking
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ class EmbeddingWork:
 
     @property
     def reused(self) -> int:
-        """Distinct inputs whose vector was there already."""
+        """Chunks whose vector was there already."""
         return sum(work.reused for work in self.models)
 
     @property
@@ -140,14 +143,22 @@ def embed_source(platform: Platform, source: str, run_id: str) -> EmbeddingWork:
         assert ids.embedder == embedder_id
         work = ModelWork(specification.model.name, indexes, specification.model.dimensions)
         with platform.database.connect() as connection:
-            work.coverage = measure_coverage(connection, ids, source, revision)
-        if work.coverage.inputs_without_embedding:
-            for window in _missing(platform, ids, source):
-                _embed_window(platform, models, specification, embedder_id, window, work, run_id)
+            known = known_revision(connection, indexes, specification, source)
+            work.coverage = measure_coverage(connection, ids, source, revision, since=known)
+            if known and work.coverage.complete:
+                # nothing new to make: the moment to find out whether something old was lost
+                known = 0
+                work.coverage = measure_coverage(connection, ids, source, revision)
+        work.lacking = work.coverage.chunks_without_embedding
+        if work.lacking:
+            held: dict[bytes, str] = {}
+            for window in _missing(platform, ids, source, known):
+                _hold_texts(platform, window, held)
+                _embed_window(platform, models, specification, embedder_id, window, held, work, run_id)
             with platform.database.connect() as connection:
                 if work.computed >= MANY:
                     connection.execute("ANALYZE embedding")
-                work.coverage = measure_coverage(connection, ids, source, revision)
+                work.coverage = measure_coverage(connection, ids, source, revision, since=known)
         works.append(work)
     with platform.database.connect() as connection:
         revision = newest_revision(connection, source)
@@ -183,39 +194,70 @@ def _register(platform: Platform, specification: Specification) -> int:
         return row[0]
 
 
-def _missing(platform: Platform, ids: CacheIds, source: str) -> Iterator[list[_Missing]]:
-    """Walk the chunks of live documents that have no vector, in key order, a bounded window at a time."""
-    last: tuple[bytes, int] = (b"", -1)
-    while True:
+def _missing(platform: Platform, ids: CacheIds, source: str, known: int) -> Iterator[list[_Missing]]:
+    """The chunks of live documents newer than revision ``known`` that have no vector, a bounded window at a time.
+
+    Texts that lack any are listed once; each is then read once, a long one in parts.
+    """
+    names = {
+        "source": source,
+        "forever": FOREVER,
+        "known": known,
+        "enrichment": ids.enrichment,
+        "chunker": ids.chunker,
+        "embedder": ids.embedder,
+    }
+    with platform.database.connect() as connection:
+        texts = connection.execute(
+            """SELECT live.text_hash, count(*), min(i.ordinal), max(i.ordinal)
+               FROM (SELECT DISTINCT text_hash FROM document_version
+                     WHERE source = %(source)s AND rev_to = %(forever)s AND rev_from > %(known)s) live
+               CROSS JOIN LATERAL (
+                   SELECT input_hash, ordinal FROM chunk_input WHERE enrichment_id = %(enrichment)s
+                   AND chunker_id = %(chunker)s AND text_hash = live.text_hash OFFSET 0) i
+               WHERE NOT EXISTS (SELECT 1 FROM embedding e
+                                 WHERE e.embedder_id = %(embedder)s AND e.input_hash = i.input_hash)
+               GROUP BY 1 ORDER BY 1""",
+            names,
+        ).fetchall()
+    for keys, first, last in _windows(texts):
         with platform.database.connect() as connection:
             rows = connection.execute(
-                """SELECT i.input_hash, i.text_hash, i.ordinal, c.start_char, c.end_char, c.heading_path,
-                          c.chunk_hash
-                   FROM (SELECT DISTINCT text_hash FROM document_version
-                         WHERE source = %(source)s AND rev_to = %(forever)s AND text_hash >= %(text)s) live
+                """SELECT i.input_hash, i.text_hash, i.ordinal, c.start_char, c.end_char, c.heading_path, c.chunk_hash
+                   FROM unnest(%(keys)s::bytea[]) wanted (text_hash)
                    CROSS JOIN LATERAL (
                        SELECT * FROM chunk_input WHERE enrichment_id = %(enrichment)s AND chunker_id = %(chunker)s
-                       AND text_hash = live.text_hash OFFSET 0) i
+                       AND text_hash = wanted.text_hash AND ordinal BETWEEN %(first)s AND %(last)s OFFSET 0) i
                    JOIN chunk c ON c.chunker_id = i.chunker_id AND c.text_hash = i.text_hash AND c.ordinal = i.ordinal
-                   WHERE (i.text_hash, i.ordinal) > (%(text)s, %(ordinal)s)
-                     AND NOT EXISTS (SELECT 1 FROM embedding e
+                   WHERE NOT EXISTS (SELECT 1 FROM embedding e
                                      WHERE e.embedder_id = %(embedder)s AND e.input_hash = i.input_hash)
-                   ORDER BY i.text_hash, i.ordinal LIMIT %(window)s""",
-                {
-                    "source": source,
-                    "forever": FOREVER,
-                    "enrichment": ids.enrichment,
-                    "chunker": ids.chunker,
-                    "embedder": ids.embedder,
-                    "text": last[0],
-                    "ordinal": last[1],
-                    "window": WINDOW,
-                },
+                   ORDER BY i.text_hash, i.ordinal""",
+                {**names, "keys": keys, "first": first, "last": last},
             ).fetchall()
-        if not rows:
-            return
-        yield list({row[0]: _Missing(*row) for row in rows}.values())
-        last = (rows[-1][1], rows[-1][2])
+        if rows:  # equal inputs of an earlier window have their vector by now
+            yield list({row[0]: _Missing(*row) for row in rows}.values())
+
+
+def _windows(texts: Iterable[tuple[bytes, int, int, int]]) -> Iterator[tuple[list[bytes], int, int]]:
+    """Texts to read together, and the first and last ordinal of each to read.
+
+    Args:
+        texts: (text, missing chunks, first and last ordinal of these).
+    """
+    together: list[bytes] = []
+    waiting = 0
+    for key, count, first, last in texts:
+        if count > WINDOW:
+            for start in range(first, last + 1, WINDOW):
+                yield [key], start, start + WINDOW - 1
+            continue
+        if waiting + count > WINDOW:
+            yield together, 0, FOREVER
+            together, waiting = [], 0
+        together.append(key)
+        waiting += count
+    if together:
+        yield together, 0, FOREVER
 
 
 def _embed_window(
@@ -224,34 +266,43 @@ def _embed_window(
     specification: Specification,
     embedder_id: int,
     window: list[_Missing],
+    texts: Mapping[bytes, str],
     work: ModelWork,
     run_id: str,
 ) -> None:
     embedder = models.embedder(specification.model.name)
-    inputs = sorted(_inputs(platform, specification, window), key=lambda item: (-len(item[1]), item[0]))
+    inputs = sorted(_inputs(platform, specification, window, texts), key=lambda item: (-len(item[1]), item[0]))
     size = specification.model.batch_size * specification.model.limits.concurrency
     for first in range(0, len(inputs), size):
         batch = inputs[first : first + size]
         result = embedder.embed([text for _, text in batch])
         work.usage = work.usage + result.usage
         usable = validate([key for key, _ in batch], result.vectors, work)
-        with platform.database.connect() as connection:
-            store(connection, embedder_id, [(batch[i][0], result.vectors[i]) for i in usable], run_id)
+        if usable:
+            with platform.database.connect() as connection:
+                store(connection, embedder_id, [batch[i][0] for i in usable], result.vectors[usable], run_id)
         work.computed += len(usable)
         work.batches += 1
         crash_point("index.embedded_batch")
 
 
-def _inputs(platform: Platform, specification: Specification, window: list[_Missing]) -> list[tuple[bytes, str]]:
+def _hold_texts(platform: Platform, window: list[_Missing], held: dict[bytes, str]) -> None:
+    """Make ``held`` the document texts of a window; one that is read in parts is fetched once."""
+    needed = {item.text_hash for item in window}
+    for key in held.keys() - needed:
+        del held[key]
+    with platform.database.connect() as connection:
+        held |= connection.execute(
+            "SELECT text_hash, text FROM document_text WHERE text_hash = ANY(%s)", (list(needed - held.keys()),)
+        ).fetchall()
+
+
+def _inputs(
+    platform: Platform, specification: Specification, window: list[_Missing], texts: Mapping[bytes, str]
+) -> list[tuple[bytes, str]]:
     """The texts to embed, rebuilt from the chunks and the cached values of enrichment steps, and verified."""
     enrichment = specification.index.enrichment
     with platform.database.connect() as connection:
-        texts = dict(
-            connection.execute(
-                "SELECT text_hash, text FROM document_text WHERE text_hash = ANY(%s)",
-                (list({item.text_hash for item in window}),),
-            ).fetchall()
-        )
         rows = [StepRow(step_id(connection, step, platform.models), step) for step in enrichment.steps]
         values = values_of(connection, rows, [(item.chunk_hash, item.heading_path) for item in window])
     titles = {key: title_of(text) for key, text in texts.items()} if enrichment.title else {}
@@ -304,13 +355,15 @@ def validate(keys: Sequence[bytes], vectors: np.ndarray, work: ModelWork) -> lis
     return good
 
 
-def store(connection: Connection, embedder_id: int, rows: Sequence[tuple[bytes, np.ndarray]], run_id: str) -> None:
-    """Add vectors to the cache by binary COPY, in key order so that two runs cannot deadlock; what is there stays."""
+def store(connection: Connection, embedder_id: int, keys: Sequence[bytes], vectors: np.ndarray, run_id: str) -> None:
+    """Add vectors to the cache by binary COPY, in key order so that two runs cannot deadlock; what is there stays.
+
+    Args:
+        keys: of the inputs; ``vectors`` has shape (len(keys), dimensions).
+    """
     connection.execute("CREATE TEMP TABLE arrived (input_hash bytea, embedding vector) ON COMMIT DROP")
     with connection.cursor() as cursor, cursor.copy("COPY arrived FROM STDIN WITH (FORMAT BINARY)") as copy:
-        copy.set_types(["bytea", "vector"])
-        for row in rows:
-            copy.write_row(row)
+        copy.write(keyed_vectors(keys, vectors))
     connection.execute(
         """INSERT INTO embedding (embedder_id, input_hash, embedding, run_id)
            SELECT %s, input_hash, embedding, %s FROM arrived ORDER BY input_hash ON CONFLICT DO NOTHING""",

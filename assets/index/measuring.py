@@ -8,6 +8,7 @@ The work follows the change: rows are counted for the documents a stage touched,
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from assets.index.coverage import newest_revision
 from assets.index.specification import Specification, cache_ids
 from assets.index.staging import Stage, staged_view
 from assets.index.tables import has_graph
+from resources.binary_copy import read_vectors
 from resources.platform import Platform
 from resources.postgres import Connection
 from resources.search_statements import OPERATORS, similarity
@@ -27,6 +29,14 @@ if TYPE_CHECKING:
 
 #: Queries a small delta is tried with before the whole sample is asked for.
 FIRST_SAMPLE = 20
+#: Share of the chunks that may be written before recall is measured again: less cannot move it by more than it.
+REMEASURE_SHARE = 0.01
+#: Rows whose vectors are read at a time.
+_ROWS_AT_ONCE = 8192
+#: Neighbours recall is counted over.
+NEIGHBOURS = 10
+#: How differently two programs may compute one score, relative to its size where that is more than 1.
+ROUNDING = 1e-5
 #: Scores this close are the same, relative to their size where that is more than 1: halfvec keeps eleven bits.
 TOLERANCE = 1e-3
 #: Breadths of the graph search that are tried, cheapest first.
@@ -72,6 +82,7 @@ class Neighbours:
         misses: the first queries that did not, as document id and ordinal.
         ef_search: breadth of the graph search they were asked with; None: exact.
         error: standard error of the recall.
+        snapshot: the snapshot the recall was measured for; ``rows_changed`` since then.
     """
 
     queries: int
@@ -82,6 +93,8 @@ class Neighbours:
     misses: list[str] = field(default_factory=list)
     ef_search: int | None = None
     error: float = 0.0
+    snapshot: int = 0
+    rows_changed: int = 0
 
 
 @dataclass(frozen=True)
@@ -157,7 +170,39 @@ def measure_neighbours(
 
     Half of the sample are chunks the stage wrote, half are any; both by a hash, so that a second run asks the same.
     """
-    return _Trial.of(platform, connection, stage, specification, queries).run(connection, staged_ef_search(stage))
+    return _Trial.of(platform, connection, stage, specification, queries).run(
+        connection, breadth_of(stage, specification)
+    )
+
+
+def measure_change(
+    platform: Platform, connection: Connection, stage: Stage, specification: Specification, queries: int
+) -> Neighbours | None:
+    """Like ``measure_neighbours`` for a stage that changes little: its chunks are looked for, its recall is the last one.
+
+    Knowing the true neighbours costs a look at every vector, whatever the size of the change. None when that has to be
+    done: recall was not measured with this breadth, or more than ``REMEASURE_SHARE`` of the chunks were written since.
+    """
+    trial = _Trial.of(platform, connection, stage, specification, queries)
+    if trial.exact:
+        return trial.run(connection, None, recall=False)
+    known = stage.counts.get("recall")
+    if not known or known["rows_changed"] > REMEASURE_SHARE * stage.counts["chunks"]:
+        return None
+    found = trial.run(connection, breadth_of(stage, specification), recall=False)
+    return replace(found, **known) if found.ef_search == known["ef_search"] else None
+
+
+def remember_recall(stage: Stage, found: Neighbours) -> None:
+    """Leave a measured recall in the counts of the stage, for the small changes that follow."""
+    if found.queries and not found.exact and not found.rows_changed:
+        stage.counts["recall"] = {
+            "recall": found.recall,
+            "error": found.error,
+            "ef_search": found.ef_search,
+            "snapshot": stage.snapshot,
+            "rows_changed": 0,
+        }
 
 
 def choose_breadth(
@@ -182,17 +227,19 @@ def choose_breadth(
     return replace(found, seconds=time.perf_counter() - started)
 
 
-def staged_ef_search(stage: Stage) -> int | None:
-    """The breadth chosen for a stage, or for the snapshot it follows; None: none was."""
-    return stage.counts.get("ef_search")
+def breadth_of(stage: Stage, specification: Specification) -> int | None:
+    """The breadth a stage will be searched with; None: it is to be found, for the stage or the snapshot it follows."""
+    configured = specification.index.hnsw.ef_search
+    return configured if isinstance(configured, int) else stage.counts.get("ef_search")
 
 
 class _Trial:
     """A sample of chunks, and their true neighbours once they were computed."""
 
     def __init__(self, index: VectorIndex, view: View, exact: bool, sample: list[_Asked]) -> None:
-        self._index, self._view, self._exact, self._sample = index, view, exact, sample
-        self._true: dict[int, list[_Found]] = {}
+        self.exact = exact
+        self._index, self._view, self._sample = index, view, sample
+        self._limits: np.ndarray | None = None
 
     @classmethod
     def of(
@@ -206,8 +253,12 @@ class _Trial:
             _sample(connection, stage, specification, queries),
         )
 
-    def run(self, connection: Connection, breadth: int | None) -> Neighbours:
-        """Ask the sample with a breadth; None: what the configuration says."""
+    def run(self, connection: Connection, breadth: int | None, *, recall: bool = True) -> Neighbours:
+        """Ask the sample with a breadth; None: the default.
+
+        Args:
+            recall: compare with the true neighbours, where search is not exact.
+        """
         import numpy as np
 
         started = time.perf_counter()
@@ -215,39 +266,78 @@ class _Trial:
         misses: list[str] = []
         cosine = self._view.config["index"]["distance"] != "inner_product"
         for number, asked in enumerate(self._sample):
-            hits = self._nearest(connection, asked.vector, exact=None, breadth=breadth)
+            hits = self._nearest(connection, asked.vector, breadth)
             if not hits or not _is_itself(hits[0], asked, nearest_to_itself=cosine):
                 misses.append(f"{asked.document_id}/{asked.ordinal}")
-            if not self._exact:
-                if number not in self._true:
-                    self._true[number] = self._nearest(connection, asked.vector, exact=True)
-                recalls.append(_recall(hits, self._true[number]))
-        settled = None if self._exact else breadth or _configured(self._view)
+            if recall and not self.exact:
+                recalls.append(_recall(hits, self._limit(connection, number), self._view.chunks))
         return Neighbours(
             queries=len(self._sample),
-            recall=1.0 if self._exact or not recalls else float(np.mean(recalls)),
+            recall=1.0 if self.exact or not recalls else float(np.mean(recalls)),
             found_itself=len(self._sample) - len(misses),
-            exact=self._exact,
+            exact=self.exact,
             seconds=time.perf_counter() - started,
             misses=misses[:10],
-            ef_search=settled,
+            ef_search=None if self.exact else breadth or DEFAULT_EF_SEARCH,
             error=float(np.std(recalls) / np.sqrt(len(recalls))) if recalls else 0.0,
         )
 
-    def _nearest(
-        self, connection: Connection, vector: np.ndarray, exact: bool | None, breadth: int | None = None
-    ) -> list[_Found]:
+    def _nearest(self, connection: Connection, vector: np.ndarray, breadth: int | None = None) -> list[_Found]:
         from resources.fingerprint import text_hash
 
         hits = self._index.search_view(
-            connection, self._view, "", vector, mode="vector", k=10, exact=exact, ef_search=breadth
+            connection, self._view, "", vector, mode="vector", k=NEIGHBOURS, exact=None, ef_search=breadth
         )
         return [_Found(hit.document_id, hit.ordinal, text_hash(hit.text), hit.score) for hit in hits]
 
+    def _limit(self, connection: Connection, number: int) -> float:
+        """Score of the last true neighbour of a query."""
+        if self._limits is None:
+            vectors = [asked.vector for asked in self._sample]
+            self._limits = _last_true_scores(connection, self._view, vectors)
+        return float(self._limits[number])
 
-def _configured(view: View) -> int:
-    breadth = view.config["index"]["hnsw"]["ef_search"]
-    return breadth if isinstance(breadth, int) else view.ef_search or DEFAULT_EF_SEARCH
+
+def _last_true_scores(connection: Connection, view: View, queries: Sequence[np.ndarray]) -> np.ndarray:
+    """Score of the last of the ten nearest vectors of each query, by comparing it with every visible one.
+
+    All queries share one pass over the vectors, and numpy compares a block of them at a time: a statement for each
+    query would read the table as often.
+    """
+    import numpy as np
+
+    kind, distance = view.config["index"]["vector_type"], view.config["index"]["distance"]
+    asked = np.array(queries, np.float32)
+    if kind == "halfvec":
+        asked = asked.astype(np.float16).astype(np.float32)
+    if distance == "l2":
+        asked = asked.astype(np.float64)  # squares of near vectors cancel
+    best = np.full((len(asked), NEIGHBOURS), -np.inf)
+    statement = sql.SQL(
+        "COPY (SELECT embedding FROM {} WHERE valid_from <= {} AND valid_to > {}) TO STDOUT (FORMAT BINARY)"
+    )
+    snapshot = sql.Literal(view.snapshot)
+    with connection.cursor() as cursor:
+        with cursor.copy(statement.format(sql.Identifier(view.table), snapshot, snapshot)) as copy:
+            for vectors in read_vectors(copy, asked.shape[1], kind, _ROWS_AT_ONCE):
+                scores = np.concatenate([best, _scores(asked, vectors, distance)], axis=1)
+                best = np.partition(scores, scores.shape[1] - NEIGHBOURS, axis=1)[:, -NEIGHBOURS:]
+    finite = np.where(np.isfinite(best), best, np.inf)  # fewer rows than neighbours
+    return finite.min(axis=1)
+
+
+def _scores(asked: np.ndarray, vectors: np.ndarray, distance: str) -> np.ndarray:
+    """Scores as a search gives them, shape (queries, vectors); larger is nearer."""
+    import numpy as np
+
+    products = asked @ vectors.T.astype(asked.dtype)
+    if distance == "inner_product":
+        return products
+    if distance == "cosine":
+        norms = np.linalg.norm(asked, axis=1)[:, None] * np.linalg.norm(vectors, axis=1)[None]
+        return products / np.maximum(norms, np.finfo(np.float32).tiny)
+    squares = np.square(asked).sum(axis=1)[:, None] + np.square(vectors.astype(asked.dtype)).sum(axis=1)[None]
+    return -np.sqrt(np.maximum(squares - 2 * products, 0))
 
 
 def measure_freshness(connection: Connection, index: str, source: str) -> Freshness:
@@ -308,12 +398,17 @@ def _is_itself(first: _Found, asked: _Asked, *, nearest_to_itself: bool) -> bool
     return asked.turned <= TOLERANCE and asked.score - first.score <= tolerance
 
 
-def _recall(found: list[_Found], true: list[_Found]) -> float:
-    """Share of the true neighbours found; one that is as near as the farthest true one counts as true."""
-    if not true:
-        return 1.0
-    limit = true[-1].score - 1e-6 * max(1.0, abs(true[-1].score))
-    return min(1.0, sum(hit.score >= limit for hit in found) / len(true))
+def _recall(found: list[_Found], limit: float, chunks: int) -> float:
+    """Share of the true neighbours found: of ``NEIGHBOURS``, or of as many as there are chunks.
+
+    A hit as near as the farthest true neighbour counts as true, whichever of equals it is.
+
+    Args:
+        limit: score of the farthest true neighbour.
+    """
+    true = min(NEIGHBOURS, chunks)
+    limit -= ROUNDING * max(1.0, abs(limit))
+    return min(1.0, sum(hit.score >= limit for hit in found) / true) if true else 1.0
 
 
 def _sample(connection: Connection, stage: Stage, specification: Specification, queries: int) -> list[_Asked]:

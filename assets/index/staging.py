@@ -65,7 +65,7 @@ class Stage:
         reason: why this strategy, in words.
         sources: revision of each source it shows.
         counts: documents, chunks, lexemes (words), by_source, languages (with text_search auto), rows_added, rows_retired,
-            documents_changed, repaired, strategy, and ef_search where the gates chose it.
+            documents_changed, repaired, strategy, and what the gates found: ef_search and recall.
         fingerprint: of exactly what is staged; evidence refers to it.
         seconds: wall time; ``index_seconds`` of it went into building indexes.
     """
@@ -236,7 +236,8 @@ def _wanted_sources(
                 wanted[name] = revision
                 continue
             oldest = max((shown or 0) + unchanged, first)
-            complete, lacking = _newest_complete(connection, ids, name, revision, oldest)
+            known = shown or 0 if unchanged else 0
+            complete, lacking = _newest_complete(connection, ids, name, revision, oldest, known)
             if complete is None:
                 raise PermanentError(
                     f"index {index!r}: source {name!r} at revision {revision} lacks the chunks of "
@@ -283,12 +284,16 @@ def _first_revision(connection: Connection, partition: str, covered: Sequence[st
 
 
 def _newest_complete(
-    connection: Connection, ids: CacheIds, source: str, newest: int, oldest: int
+    connection: Connection, ids: CacheIds, source: str, newest: int, oldest: int, known: int = 0
 ) -> tuple[int | None, Coverage]:
-    """The newest revision from ``oldest`` to ``newest`` that is complete, and what the newest lacks."""
+    """The newest revision from ``oldest`` to ``newest`` that is complete, and what the newest lacks.
+
+    Args:
+        known: an earlier revision that lacked nothing.
+    """
     lacking = Coverage()
     for revision in range(newest, max(oldest, 1) - 1, -1):
-        coverage = measure_coverage(connection, ids, source, revision)
+        coverage = measure_coverage(connection, ids, source, revision, since=known)
         if coverage.complete:
             return revision, coverage
         if revision == newest:
@@ -337,6 +342,12 @@ def _nothing(head: Head, index: str, source: str, sources: dict[str, int], reaso
         config=head.config,
         seconds=seconds,
     )
+
+
+def _recall_before(head: Head, changes: int) -> dict[str, Any] | None:
+    """The last recall that was measured, and the rows written since; None: it has to be measured."""
+    known = head.counts.get("recall")
+    return {**known, "rows_changed": known["rows_changed"] + changes} if known else None
 
 
 # --- writing ---------------------------------------------------------------------------------------------
@@ -410,6 +421,7 @@ def _stage_in_place(
             "strategy": "insert",
             # good enough for the head, and checked again before this goes out
             "ef_search": head.counts.get("ef_search"),
+            "recall": _recall_before(head, added + retired),
         }
     crash_point("index.staged")
     words = f"{changed['documents']} documents differ, {added} rows to add and {retired} to retire"

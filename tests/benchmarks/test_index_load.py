@@ -46,7 +46,7 @@ def test_load_against_bare_copy(make_platform: Callable[..., Platform]) -> None:
         assert row is not None
     for first in range(0, ROWS, BATCH):
         with platform.database.connect() as connection:
-            store(connection, row[0], list(zip(inputs[first : first + BATCH], vectors[first : first + BATCH])), "run")  # noqa: B905
+            store(connection, row[0], inputs[first : first + BATCH], vectors[first : first + BATCH], "run")
     cached = time.perf_counter() - started
     item = refresh_index(platform, "main", "docs", "run")
     assert item.stage is not None

@@ -143,9 +143,8 @@ def _ours(make_platform: Callable[..., Platform], pieces: list[str], vectors: np
         ).fetchone()
     assert row is not None
     for first in range(0, len(inputs), BATCH):
-        batch = zip(inputs[first : first + BATCH], vectors[first : first + BATCH], strict=True)
         with platform.database.connect() as connection:
-            store(connection, row[0], list(batch), "run")
+            store(connection, row[0], inputs[first : first + BATCH], vectors[first : first + BATCH], "run")
     cached = time.perf_counter() - started
     item = refresh_index(platform, "main", "docs", "run")
     assert item.stage is not None

@@ -178,6 +178,6 @@ def _store_vectors(platform: Platform, generator: np.random.Generator) -> np.nda
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     for first in range(0, len(inputs), 5_000):
         with platform.database.connect() as connection:
-            store(connection, row[0], list(zip(inputs[first : first + 5_000], vectors[first : first + 5_000])), "run")  # noqa: B905
+            store(connection, row[0], inputs[first : first + 5_000], vectors[first : first + 5_000], "run")
     questions = vectors[:: max(1, len(inputs) // 200)][:200]
     return questions + 0.02 * generator.standard_normal(questions.shape, dtype=np.float32)

@@ -134,17 +134,31 @@ def test_one_failing_index_does_not_stop_the_others(make_platform: Make, monkeyp
         (freshness_outcome("main", Freshness(3, 7, 6, 35.9, None), 36), True),
         (freshness_outcome("main", Freshness(3, 7, 6, 36.1, "ana"), 36), False),
         (
-            coverage_outcome(
-                _work := EmbeddingWork("docs", 1, [ModelWork("m", ["i"], 4, coverage=Coverage(3, 0, 9, 0))], 0)
-            ),
+            coverage_outcome(_work := EmbeddingWork("docs", 1, [ModelWork("m", ["i"], 4, coverage=Coverage(3, 9))], 0)),
             True,
         ),
         (
-            coverage_outcome(EmbeddingWork("docs", 1, [ModelWork("m", ["i"], 4, coverage=Coverage(3, 1, 9, 0))], 0)),
+            coverage_outcome(
+                EmbeddingWork("docs", 1, [ModelWork("m", ["i"], 4, coverage=Coverage(3, 9, texts_without_chunks=1))], 0)
+            ),
             False,
         ),
         (
-            coverage_outcome(EmbeddingWork("docs", 1, [ModelWork("m", ["i"], 4, coverage=Coverage(3, 0, 9, 1))], 0)),
+            coverage_outcome(
+                EmbeddingWork(
+                    "docs",
+                    1,
+                    [
+                        ModelWork(
+                            "m",
+                            ["i"],
+                            4,
+                            coverage=Coverage(3, 9, chunks_without_embedding=2, inputs_without_embedding=1),
+                        )
+                    ],
+                    0,
+                )
+            ),
             False,
         ),
     ],
