@@ -4,6 +4,7 @@ Belongs here: the outcome type, and running Great Expectations over a frame.
 Does not belong here: which checks a stage has (its checks.py), and anything that imports dagster.
 """
 
+import functools
 import os
 import shutil
 import threading
@@ -97,25 +98,23 @@ def great_expectations_outcome(
     """
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     import great_expectations as gx
-    from great_expectations.data_context.types.base import ProgressBarsConfig
 
     with _GREAT_EXPECTATIONS_LOCK:
-        context = gx.get_context(mode="ephemeral")
-        context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
         for position, expectation in enumerate(expectations):
             expectation.meta = {"position": position}
         suite = gx.ExpectationSuite(name=name, expectations=list(expectations))
-        batches = (
-            context.data_sources.add_pandas("frame")
-            .add_dataframe_asset(name)
-            .add_batch_definition_whole_dataframe("all")
+        report = (
+            _frame_batches()
+            .get_batch({"dataframe": frame})
+            .validate(
+                suite,
+                result_format={
+                    "result_format": "BASIC",
+                    "partial_unexpected_count": 0,
+                    "exclude_unexpected_values": True,
+                },
+            )
         )
-        report = batches.get_batch({"dataframe": frame}).validate(
-            suite,
-            result_format={"result_format": "BASIC", "partial_unexpected_count": 0, "exclude_unexpected_values": True},
-        )
-        for site in (context.variables.data_docs_sites or {}).values():  # it leaves an empty folder for each context
-            shutil.rmtree(site["store_backend"]["base_directory"], ignore_errors=True)
     results = sorted(
         cast(dict[str, Any], report.to_json_dict())["results"],
         key=lambda item: item["expectation_config"]["meta"]["position"],
@@ -130,6 +129,20 @@ def great_expectations_outcome(
         blocking=blocking,
         details={"expectations": rows},
     )
+
+
+@functools.cache
+def _frame_batches() -> Any:
+    """Where Great Expectations takes a frame from; made once, because setting up costs as much as a small check."""
+    import great_expectations as gx
+    from great_expectations.data_context.types.base import ProgressBarsConfig
+
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
+    for site in (context.variables.data_docs_sites or {}).values():  # it leaves an empty folder for each context
+        shutil.rmtree(site["store_backend"]["base_directory"], ignore_errors=True)
+    assets = context.data_sources.add_pandas("frame").add_dataframe_asset("frame")
+    return assets.add_batch_definition_whole_dataframe("all")
 
 
 def _row(item: dict[str, Any]) -> dict[str, Any]:
