@@ -16,8 +16,9 @@ import psycopg
 
 from assets.outcomes import CheckOutcome
 from resources.config import ProjectConfig
+from resources.disk import disk_full, is_full
 from resources.errors import PermanentError, TransientError
-from resources.postgres import describe_error
+from resources.postgres import describe_error, may_pass
 
 # Partitioned check specs are marked as preview; without them one partition's result would speak for all.
 warnings.filterwarnings("ignore", message=".*partitions_def.*", category=dg.PreviewWarning)
@@ -65,7 +66,8 @@ def errors_by_kind(*, max_retries: int = 2, wait_seconds: float = 30.0) -> Itera
     Three retries exist, each for its own kind of trouble: a request is retried by resources/models.py, a step that
     met a ``TransientError`` by this, a run whose process died by ``run_retries`` in dagster.yaml. A
     ``PermanentError`` fails at once, so that nothing is paid twice for the same answer. A lost database counts as
-    transient; what a database error quotes of a row does not travel along.
+    transient, a full disk does not: each try would write the same again. What a database error quotes of a row does
+    not travel along.
     """
     try:
         yield
@@ -73,11 +75,15 @@ def errors_by_kind(*, max_retries: int = 2, wait_seconds: float = 30.0) -> Itera
         raise dg.RetryRequested(max_retries=max_retries, seconds_to_wait=wait_seconds) from error
     except PermanentError as error:
         raise dg.Failure(description=f"{type(error).__name__}: {error}", allow_retries=False) from error
-    except psycopg.OperationalError as error:
+    except psycopg.Error as error:
+        if not may_pass(error):
+            raise dg.Failure(description=describe_error(error), allow_retries=False) from None
         lost = TransientError(describe_error(error))
         raise dg.RetryRequested(max_retries=max_retries, seconds_to_wait=wait_seconds) from lost
-    except psycopg.Error as error:
-        raise dg.Failure(description=describe_error(error), allow_retries=False) from None
+    except OSError as error:
+        if not is_full(error):
+            raise
+        raise dg.Failure(description=str(disk_full(error)), allow_retries=False) from error
 
 
 def check_specs(

@@ -26,8 +26,15 @@ class Group(click.Group):
         try:
             return super().invoke(ctx)
         except GenaiopsError as error:
-            click.secho(f"error: {error}", fg="red", err=True)
-            ctx.exit(1)
+            message = str(error)
+        except OSError as error:
+            from resources.disk import disk_full, is_full
+
+            if not is_full(error):
+                raise
+            message = str(disk_full(error))
+        click.secho(f"error: {message}", fg="red", err=True)
+        return ctx.exit(1)
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -226,7 +226,7 @@ def _print_leaderboard(console: Any, platform: Platform, experiment: str) -> Non
             f"{row['p_adjusted']:.4f}" if row["p_adjusted"] is not None else "",
             *(
                 _number(metrics[metric]["answerable"])
-                for metric in ("genaiops.recall/1", "genaiops.ndcg/1", "squad.f1/1")
+                for metric in ("genaiops.recall/2", "genaiops.ndcg/2", "squad.f1/1")
             ),
             _number(row["refusal"]["f1"]),
         )

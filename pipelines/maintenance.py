@@ -1,7 +1,8 @@
 """Maintenance: what keeps the stores from growing without bound.
 
-Belongs here: retention of snapshots, caches, interactions, alerts and Dagster's event log.
-Does not belong here: the policies' numbers (data/policies/) and how snapshots are dropped (assets/index/retention.py).
+Belongs here: retention of snapshots, caches, records, interactions, alerts and Dagster's event log.
+Does not belong here: the policies' numbers (data/policies/), how snapshots are dropped (assets/index/retention.py) and
+how records are (assets/governance/retention.py).
 """
 
 import dataclasses
@@ -52,6 +53,23 @@ def build_maintenance(config: ProjectConfig) -> list[dg.JobDefinition]:
     def purge_records(context: dg.OpExecutionContext, platform: dg.ResourceParam[Platform]) -> None:
         context.add_output_metadata(purge_old_records(platform, config.policies.retention.interaction_days))
 
+    @dg.op(
+        description="Remove trials, remembered searches and model calls, check results and dataset versions beyond "
+        "policies/retention.yaml; what the newest or a promoted result rests on stays."
+    )
+    def retain_experiment_records(context: dg.OpExecutionContext, platform: dg.ResourceParam[Platform]) -> None:
+        from assets.governance.retention import retain_records
+
+        kept = retain_records(platform, context.run_id, holder_is_dead=run_is_over(context.instance))
+        context.add_output_metadata(dataclasses.asdict(kept))
+
+    @dg.op(description="Finish an erasure that was killed after its commit, while its files waited.")
+    def finish_erasures(context: dg.OpExecutionContext, platform: dg.ResourceParam[Platform]) -> None:
+        from assets.governance.retention import finish_erasure
+
+        done = finish_erasure(platform, context.run_id, holder_is_dead=run_is_over(context.instance))
+        context.add_output_metadata({name: value for name, value in done.items() if value is not None})
+
     @dg.op(description="Remove old runs and log events from Dagster's storage; newest materializations stay.")
     def slim_events(context: dg.OpExecutionContext) -> None:
         before = datetime.now(UTC) - timedelta(days=config.policies.retention.run_days)
@@ -60,11 +78,13 @@ def build_maintenance(config: ProjectConfig) -> list[dg.JobDefinition]:
     @dg.job(
         name=MAINTENANCE_JOB,
         executor_def=dg.in_process_executor,
-        description="Retention of snapshots, caches, interactions, alerts and Dagster's event log.",
+        description="Retention of snapshots, caches, records, interactions, alerts and Dagster's event log.",
     )
     def maintain() -> None:
         retain_snapshots()
         purge_records()
+        retain_experiment_records()
+        finish_erasures()
         slim_events()
 
     return [maintain]

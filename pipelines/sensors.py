@@ -30,6 +30,7 @@ from pipelines.jobs import (
     SOURCE_TAG,
     refresh_request,
 )
+from pipelines.recovery import fail_abandoned_runs
 from pipelines.standing_checks import damaged_documents
 from resources.config import ProjectConfig
 from resources.fingerprint import fingerprint
@@ -215,12 +216,13 @@ def build_reconcile(config: ProjectConfig, jobs: Sequence[UnresolvedAssetJobDefi
         jobs=[job for job in jobs if job.name in (REFRESH_JOB, DATASET_JOB, EXPERIMENT_JOB)],
         minimum_interval_seconds=300,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Makes what is behind its upstreams and repairs damaged documents; once per state.",
+        description="Makes what is behind its upstreams, repairs damaged documents (once per state), ends lost runs.",
     )
     def reconcile(
         context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]
     ) -> Iterator[dg.RunRequest | dg.SkipReason]:
         assert context.repository_def is not None
+        fail_abandoned_runs(context.instance)  # they are retried, and no longer count as running below
         found = [
             *find_behind(context.instance, context.repository_def.asset_graph, config),
             *_damaged(platform),

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from resources.config import ProjectConfig, PromptConfig, VariantChoice
+from resources.config import ProjectConfig
 from resources.errors import GenaiopsError, PermanentError
+from resources.experiment_config import VariantChoice
 from resources.fingerprint import fingerprint
 from resources.generation_memo import GenerationMemo
 from resources.index_config import RetrievalConfig
 from resources.models import Models, Usage
 from resources.postgres import Connection, Database
+from resources.prompt_config import PromptConfig
 from resources.prompt_store import Passage, printable, prompt_fingerprint, render
 
 if TYPE_CHECKING:

@@ -29,6 +29,10 @@ class StaleLeaseError(PermanentError):
     """This run's lease was taken over; its late write was refused."""
 
 
+class DiskFullError(PermanentError):
+    """A disk is full; what was half written was taken back, and the same work succeeds once there is space."""
+
+
 class ModelResponseError(TransientError):
     """A model endpoint answered 200 with something unusable (count, order, dimension, NaN)."""
 

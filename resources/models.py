@@ -31,9 +31,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from resources import local_models, offline_models
-from resources.config import ChatModel, EmbeddingModel, ModelsFile, Price, Provider, RateLimit, RerankModel
 from resources.errors import BudgetExceededError, GenaiopsError, ModelResponseError, PermanentError, TransientError
 from resources.fingerprint import fingerprint
+from resources.model_config import ChatModel, EmbeddingModel, ModelsFile, Price, Provider, RateLimit, RerankModel
 
 if TYPE_CHECKING:
     import numpy as np

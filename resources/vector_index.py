@@ -21,12 +21,13 @@ from psycopg.types.json import Jsonb
 from psycopg.types.numeric import Int8
 
 from resources.chunk_config import chunker_fingerprint, enrichment_fingerprint
-from resources.config import EmbeddingModel, ProjectConfig, Provider
+from resources.config import ProjectConfig
 from resources.config_base import SearchMode
 from resources.errors import PermanentError, SnapshotNotFoundError, TransientError
 from resources.fingerprint import fingerprint
 from resources.fusion import Fusion, resolve_fusion
 from resources.index_config import EnrichmentConfig, RetrievalConfig
+from resources.model_config import EmbeddingModel, Provider
 from resources.postgres import Connection, Database
 from resources.query_cleaning import clean_query
 from resources.search_statements import BM25_B as BM25_B

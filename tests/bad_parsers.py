@@ -46,6 +46,9 @@ def handle(header: dict[str, Any], data: bytes) -> dict[str, Any]:
             os.write(stream, b"SECRET of the document\n" * 100_000)
     elif word == "flood":
         return {"text": "x" * 50_000_000}
+    elif word == "write":
+        with open(argument, "wb") as file:
+            file.write(bytes(100_000))
     elif word == "sleep":
         time.sleep(float(argument))
     elif word == "recurse":

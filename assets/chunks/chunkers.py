@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["Chunk", "ChunkTools", "chunk_text", "chunk_texts", "count_tokens", "heading_paths", "length_in"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """One chunk: ``text[start:end]`` of its text, without white space at either end.
 
@@ -135,18 +135,20 @@ def _chunks(item: Prepared, pieces: Sequence[Piece]) -> list[Chunk]:
     starts = [start for start, _ in paths]
     counts = item.tokens.counts([piece.start for piece in pieces], [piece.end for piece in pieces])
     chunks: list[Chunk] = []
-    for piece, count in zip(pieces, counts, strict=True):
+    text = item.text
+    for ordinal, (piece, count) in enumerate(zip(pieces, counts, strict=True)):
         section = bisect_right(starts, piece.core) - 1
-        shown = item.text[piece.start : piece.end]
+        path = paths[section][1] if section >= 0 else ()
+        shown = text[piece.start : piece.end]
         chunks.append(
             Chunk(
-                ordinal=len(chunks),
-                start=piece.start,
-                end=piece.end,
-                hash=text_hash(shown),
-                heading_path=(*(paths[section][1] if section >= 0 else ()), *piece.context),
-                tokens=count_tokens(shown) if count is None else count,
-                parent=piece.parent,
+                ordinal,
+                piece.start,
+                piece.end,
+                text_hash(shown),
+                (*path, *piece.context) if piece.context else path,
+                count_tokens(shown) if count is None else count,
+                piece.parent,
             )
         )
     return chunks

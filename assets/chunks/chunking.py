@@ -9,8 +9,12 @@ Chunks are content-addressed: a text is cut once per chunker, whichever document
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
+from typing import LiteralString
 
+from assets.background import in_background
 from assets.chunks.chunkers import Chunk, ChunkTools, chunk_texts
 from assets.chunks.enriching import StepWork, make_missing_values
 from assets.chunks.enrichment import Values, embedding_input, search_text, title_of
@@ -22,6 +26,7 @@ from assets.chunks.problems import (
     parent_problems,
     size_problems,
 )
+from assets.chunks.rows import CHUNK_COLUMNS, INPUT_COLUMNS, chunk_row, input_row, stream
 from assets.chunks.spending import affordable_models
 from assets.corpus.documents import last_revision
 from resources.chunk_config import (
@@ -116,7 +121,8 @@ def chunk_source(
 ) -> ChunkWork:
     """Chunk every live text of a source that lacks chunks, enrich its chunks, and compose the embedding inputs.
 
-    Idempotent and insert-only: two runs at once do the same work twice at worst. A killed run loses the batch at hand.
+    Idempotent and insert-only: two runs at once do the same work twice at worst. A killed run loses the batch at hand and
+    the one being written.
 
     Args:
         run_id: recorded with the values that enrichment steps made.
@@ -285,6 +291,7 @@ def _chunk_missing(
 ) -> bool:
     with platform.database.connect() as connection:
         missing = _missing_sets(connection, work.source, chunker_key)
+    writing: Future[None] | None = None
     for hashes in _batches(missing):
         tools = ChunkTools(models)
         with platform.database.connect() as connection:
@@ -294,13 +301,25 @@ def _chunk_missing(
         cut = chunk_texts([text for _, text in texts], chunker, tools)
         batch = ChunkBatch(chunker, [ChunkedText(key, text, new) for (key, text), new in zip(texts, cut, strict=True)])
         work.windows, work.windows_usage = work.windows + tools.windows, work.windows_usage + tools.usage
-        if not gate(batch):
+        good = gate(batch)
+        if writing:
+            writing.result()
+        if not good:
             return False
-        with platform.database.connect() as connection:
-            _write(connection, work, chunker_key, enrichments, batch)
-            crash_point("chunks.in_batch")
-        crash_point("chunks.written_batch")
+        # The server takes as long to write a batch as it takes to cut and judge the next one.
+        writing = in_background(partial(_write_batch, platform, work, chunker_key, enrichments, batch))
+    if writing:
+        writing.result()
     return True
+
+
+def _write_batch(
+    platform: Platform, work: ChunkWork, chunker_key: int, enrichments: Sequence[_Enrichment], batch: ChunkBatch
+) -> None:
+    with platform.database.connect() as connection:
+        _write(connection, work, chunker_key, enrichments, batch)
+        crash_point("chunks.in_batch")
+    crash_point("chunks.written_batch")
 
 
 def _batches(missing: Sequence[tuple[bytes, int]]) -> Iterator[list[bytes]]:
@@ -330,19 +349,19 @@ def _write(
     ).fetchall()
     ours = {row[0] for row in inserted}
     texts = [item for item in batch.texts if item.text_hash in ours]
-    columns = "chunker_id, text_hash, ordinal, start_char, end_char, chunk_hash, heading_path, tokens, parent_start, parent_end"
-    with connection.cursor() as cursor, cursor.copy(f"COPY chunk ({columns}) FROM STDIN WITH (FORMAT BINARY)") as copy:
-        copy.set_types(["int4", "bytea", "int4", "int4", "int4", "bytea", "text[]", "int4", "int4", "int4"])
-        for item in texts:
-            for chunk in item.chunks:
-                place = (chunker_key, item.text_hash, chunk.ordinal, chunk.start, chunk.end)
-                parent = chunk.parent or (None, None)
-                copy.write_row((*place, chunk.hash, list(chunk.heading_path), chunk.tokens, *parent))
+    _copy(
+        connection,
+        "chunk",
+        CHUNK_COLUMNS,
+        (chunk_row(chunker_key, item.text_hash, chunk) for item in texts for chunk in item.chunks),
+    )
     for enrichment in enrichments:
         if enrichment.composed_later:
             continue
         inputs = (
-            Composed(item.text_hash, chunk.ordinal, chunk.heading_path, item.text[chunk.start : chunk.end], title)
+            Composed(
+                item.text_hash, chunk.ordinal, chunk.heading_path, item.text[chunk.start : chunk.end], chunk.hash, title
+            )
             for item, title in ((item, _title(item.text, enrichment.config)) for item in texts)
             for chunk in item.chunks
         )
@@ -353,12 +372,16 @@ def _write(
 
 @dataclass(frozen=True)
 class Composed:
-    """All that the inputs of a chunk are composed from; ``values`` in the order of the enrichment's steps."""
+    """All that the inputs of a chunk are composed from: its text and the hash of it, and what it stands in.
+
+    ``values`` are in the order of the enrichment's steps.
+    """
 
     text_hash: bytes
     ordinal: int
     heading_path: Sequence[str]
     text: str
+    hash: bytes
     title: str
     values: Values = ()
 
@@ -369,20 +392,29 @@ def _title(text: str, config: EnrichmentConfig) -> str:
 
 def _write_inputs(connection: Connection, chunker_key: int, enrichment: _Enrichment, chunks: Iterable[Composed]) -> int:
     """Write the hashes of what is embedded, and what full-text search sees where that is not the default."""
-    columns = "enrichment_id, chunker_id, text_hash, ordinal, input_hash, search_text"
     written = 0
-    with (
-        connection.cursor() as cursor,
-        cursor.copy(f"COPY chunk_input ({columns}) FROM STDIN WITH (FORMAT BINARY)") as copy,
-    ):
-        copy.set_types(["int4", "int4", "bytea", "int4", "bytea", "text"])
+
+    def rows() -> Iterator[bytes]:
+        nonlocal written
         for item in chunks:
             parts = (item.heading_path, item.text, enrichment.config)
-            input_hash = text_hash(embedding_input(*parts, title=item.title, values=item.values))
+            embedded = embedding_input(*parts, title=item.title, values=item.values)
+            input_hash = item.hash if embedded is item.text else text_hash(embedded)
             searched = search_text(*parts, title=item.title, values=item.values)
-            copy.write_row((enrichment.key, chunker_key, item.text_hash, item.ordinal, input_hash, searched))
+            yield input_row(enrichment.key, chunker_key, item.text_hash, item.ordinal, input_hash, searched)
             written += 1
+
+    _copy(connection, "chunk_input", INPUT_COLUMNS, rows())
     return written
+
+
+def _copy(connection: Connection, table: LiteralString, columns: LiteralString, rows: Iterable[bytes]) -> None:
+    with (
+        connection.cursor() as cursor,
+        cursor.copy(f"COPY {table} ({columns}) FROM STDIN WITH (FORMAT BINARY)") as copy,
+    ):
+        for block in stream(rows):
+            copy.write(block)
 
 
 def _enrich_missing(platform: Platform, work: ChunkWork, chunker_key: int, enrichment: _Enrichment) -> None:
@@ -410,8 +442,8 @@ def _enrich_missing(platform: Platform, work: ChunkWork, chunker_key: int, enric
             values = values_of(connection, enrichment.steps, [(bytes(row[5]), row[2]) for row in chunks])
             lacking = {chunk[0] for chunk, found in zip(chunks, values, strict=True) if found is None}
             inputs = (
-                Composed(key, ordinal, path, texts[key][start:end], titles[key], found or ())
-                for (key, ordinal, path, start, end, _), found in zip(chunks, values, strict=True)
+                Composed(key, ordinal, path, texts[key][start:end], chunk_hash, titles[key], found or ())
+                for (key, ordinal, path, start, end, chunk_hash), found in zip(chunks, values, strict=True)
                 if key not in lacking  # a value was refused for its length: the check says so
             )
             work.inputs_written += _write_inputs(connection, chunker_key, enrichment, inputs)

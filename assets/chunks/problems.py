@@ -45,10 +45,14 @@ def coverage_problems(text: str, chunks: Sequence[Chunk], config: ChunkerConfig 
 
 def size_problems(text: str, chunks: Sequence[Chunk], config: ChunkerConfig) -> list[str]:
     """Which chunks are larger than configured."""
+    if config.unit == "characters":
+        sizes = [min(chunk.end, len(text)) - chunk.start for chunk in chunks]
+    else:
+        sizes = [length_in(config, text[chunk.start : chunk.end]) for chunk in chunks]
     return [
         f"chunk {chunk.ordinal} has {size} {config.unit}, allowed are {config.size}"
-        for chunk in chunks
-        if (size := length_in(config, text[chunk.start : chunk.end])) > config.size
+        for chunk, size in zip(chunks, sizes, strict=True)
+        if size > config.size
     ]
 
 

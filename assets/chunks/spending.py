@@ -32,10 +32,10 @@ from assets.chunks.enrichment_steps import Value, offline_value
 from assets.corpus.documents import last_revision
 from resources.chunk_config import chunker_fingerprint, enrichment_fingerprint, step_fingerprint
 from resources.chunker_config import embedders_of
-from resources.config import EmbeddingModel, RateLimit
 from resources.errors import BudgetExceededError
 from resources.fingerprint import text_hash
 from resources.index_config import ChunkerConfig, EnrichmentConfig, EnrichmentStep, IndexConfig
+from resources.model_config import EmbeddingModel, RateLimit
 from resources.models import Budget, Embedder, Models, Usage
 from resources.offline_models import LexicalHash, count_tokens
 from resources.platform import Platform

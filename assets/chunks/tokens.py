@@ -122,7 +122,10 @@ class Tokens:
         first, last = self.starts.searchsorted(begin), self.starts.searchsorted(stop)
         padded = np.concatenate([[0], self.ends])
         inside = (padded[first] > begin) | (padded[last] > stop)
-        return [None if cut else int(count) for cut, count in zip(inside, last - first, strict=True)]
+        counts = (last - first).tolist()
+        if not inside.any():
+            return counts
+        return [None if cut else count for cut, count in zip(inside.tolist(), counts, strict=True)]
 
     @cached_property
     def after_space(self) -> "np.ndarray":
@@ -185,23 +188,30 @@ def _classes(text: str) -> "np.ndarray":
     table = _class_table()
     classes = np.empty(len(text), np.uint8)
     for start in range(0, len(text), _BLOCK):
-        classes[start : start + _BLOCK] = table[_codes(text[start : start + _BLOCK])]
+        codes = _codes(text[start : start + _BLOCK])
+        found = table[codes]
+        if not found.all():
+            fresh = np.unique(codes[found == 0])
+            table[fresh] = [_class(code) for code in fresh.tolist()]
+            found = table[codes]
+        classes[start : start + _BLOCK] = found
     return classes
 
 
 @cache
 def _class_table() -> "np.ndarray":
-    """The class of every character there is."""
+    """The class of every character met so far, by code; 0: not met. There are too many to look at each beforehand."""
     import numpy as np
 
-    characters = [chr(code) for code in range(0x110000)]
-    table = np.full(0x110000, _MARK, np.uint8)
-    table[np.fromiter((item.isalnum() for item in characters), bool, 0x110000)] = _WORD
-    table[np.fromiter((item.isspace() for item in characters), bool, 0x110000)] = _SPACE
-    for first, last in _UNSPACED_RANGES:
-        block = table[first : last + 1]
-        block[block == _WORD] = _MARK
-    return table
+    return np.zeros(0x110000, np.uint8)
+
+
+def _class(code: int) -> int:
+    character = chr(code)
+    if character.isspace():
+        return _SPACE
+    unspaced = any(first <= code <= last for first, last in _UNSPACED_RANGES)
+    return _WORD if character.isalnum() and not unspaced else _MARK
 
 
 @cache

@@ -12,7 +12,7 @@ remembered at all.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
@@ -20,6 +20,7 @@ import psycopg
 from assets.corpus.failures import KilledParse, ParseFailure, ParseLimits
 from assets.corpus.parse_pool import Outcome, Task, shared_pool
 from assets.corpus.parsing import IN_PROCESS_BYTES, Format, ParsedDocument, parse, request
+from resources.disk import is_full
 from resources.faults import crash_point
 from resources.fingerprint import canonical_json, text_hash
 from resources.platform import Platform
@@ -78,14 +79,17 @@ def parse_all(
     lease: Lease,
     work: ParseWork,
     screen: "Callable[[Mapping[Key, Parsed]], Mapping[Key, Parsed]] | None" = None,
+    ahead: "Mapping[Key, Parsed | Failed] | None" = None,
 ) -> Mapping[Key, CachedParse]:
     """Results for every member of a batch; only what the cache lacks is parsed and stored.
 
     Args:
         screen: what of the documents parsed now may be stored, and under which keys; the answers have those too.
+        ahead: what ``parse_ahead`` made of some of them.
 
     Raises:
         TransientError: no parser process can be started.
+        DiskFullError: a parser found no room for its temporary files.
     """
     limits = limits_of(source, platform.config.policies.corpus)
     with platform.database.connect() as connection:
@@ -93,10 +97,12 @@ def parse_all(
     missing = {item.key: item for item in batch if item.key not in found}
     if not missing:
         return found
-    results = _parse_missing(missing, source, limits)
-    kept = {key: result for key, result in results.items() if not (isinstance(result, _Failed) and result.transient)}
+    ahead = ahead or {}
+    results = _parse_missing({key: item for key, item in missing.items() if key not in ahead}, source, limits)
+    results = dict(sorted((results | {key: ahead[key] for key in missing if key in ahead}).items()))
+    kept = {key: result for key, result in results.items() if not (isinstance(result, Failed) and result.transient)}
     if screen:
-        failures = {key: result for key, result in kept.items() if isinstance(result, _Failed)}
+        failures = {key: result for key, result in kept.items() if isinstance(result, Failed)}
         texts = screen({key: result for key, result in kept.items() if isinstance(result, Parsed)})
         kept = dict(sorted({**failures, **texts}.items()))
         results = {**results, **kept}
@@ -110,9 +116,15 @@ def parse_all(
     parsed = [results[key] for key in missing]
     work.batches += 1
     work.parses += len(parsed)
-    work.failures += sum(isinstance(result, _Failed) for result in parsed)
+    work.failures += sum(isinstance(result, Failed) for result in parsed)
     work.seconds += sum(result.seconds for result in parsed)
     return {**found, **{key: result.cached() for key, result in results.items()}}
+
+
+def parse_ahead(platform: Platform, source: SourceConfig, batch: Sequence[Unparsed]) -> "dict[Key, Parsed | Failed]":
+    """Parse a batch of which nothing is known, for a later call of ``parse_all``; does not touch the database."""
+    limits = limits_of(source, platform.config.policies.corpus)
+    return _parse_missing({item.key: item for item in batch}, source, limits)
 
 
 def read(connection: Connection, keys: Sequence[Key], limits: ParseLimits | None = None) -> dict[Key, CachedParse]:
@@ -152,7 +164,9 @@ class Parsed:
 
 
 @dataclass(frozen=True)
-class _Failed:
+class Failed:
+    """A document that could not be parsed, and why."""
+
     code: str
     reason: str
     seconds: float
@@ -163,7 +177,7 @@ class _Failed:
         return CachedParse(None, 0, None, None, None, self.code, self.reason)
 
 
-def store(connection: Connection, results: "Mapping[Key, Parsed | _Failed]") -> None:
+def store(connection: Connection, results: "Mapping[Key, Parsed | Failed]") -> None:
     """Insert results that are new, or follow a failure at a limit.
 
     Keys must be in order, so that two writers cannot deadlock.
@@ -174,8 +188,9 @@ def store(connection: Connection, results: "Mapping[Key, Parsed | _Failed]") -> 
     texts = {result.text_hash: result.document.text for result in parsed.values()}
     hashes = sorted(texts)
     connection.execute(
+        # in binary: as a literal every text would have to be quoted here and parsed there
         """INSERT INTO document_text (text_hash, text, characters)
-           SELECT * FROM unnest(%s::bytea[], %s::text[], %s::integer[]) ON CONFLICT DO NOTHING""",
+           SELECT * FROM unnest(%b::bytea[], %b::text[], %s::integer[]) ON CONFLICT DO NOTHING""",
         (hashes, [texts[key] for key in hashes], [len(texts[key]) for key in hashes]),
     )
     rows = [_row(key, result) for key, result in results.items()]
@@ -194,8 +209,8 @@ def store(connection: Connection, results: "Mapping[Key, Parsed | _Failed]") -> 
     )
 
 
-def _row(key: Key, result: "Parsed | _Failed") -> tuple[object, ...]:
-    if isinstance(result, _Failed):
+def _row(key: Key, result: "Parsed | Failed") -> tuple[object, ...]:
+    if isinstance(result, Failed):
         facts = canonical_json({"limit": result.limit} if result.limit else {})
         return (*key, None, None, "[]", None, None, None, facts, result.code, result.reason, result.seconds)
     document = result.document
@@ -203,7 +218,7 @@ def _row(key: Key, result: "Parsed | _Failed") -> tuple[object, ...]:
         *key,
         result.text_hash,
         document.title,
-        canonical_json([asdict(heading) for heading in document.headings]),
+        canonical_json([{"level": item.level, "text": item.text, "start": item.start} for item in document.headings]),
         document.language,
         document.licence,
         document.origin_time,
@@ -216,7 +231,7 @@ def _row(key: Key, result: "Parsed | _Failed") -> tuple[object, ...]:
 
 def _parse_missing(
     missing: Mapping[Key, Unparsed], source: SourceConfig, limits: ParseLimits
-) -> "dict[Key, Parsed | _Failed]":
+) -> "dict[Key, Parsed | Failed]":
     """Parse what the cache lacks, by key in order: cheap formats here, the rest in processes at the same time.
 
     A small text file is parsed in less time than it takes to hand it over, and its parser cannot run away.
@@ -234,35 +249,37 @@ def _parse_missing(
     return {key: results[key] for key in sorted(results)}
 
 
-def _received(future: "Future[Outcome]") -> "Parsed | _Failed":
+def _received(future: "Future[Outcome]") -> "Parsed | Failed":
     """What a parser process answered, or how it ended."""
     outcome, seconds = future.result(), 0.0
     if isinstance(outcome, KilledParse):
-        return _Failed(outcome.code, outcome.reason, seconds, outcome.limit, outcome.transient)
+        return Failed(outcome.code, outcome.reason, seconds, outcome.limit, outcome.transient)
     seconds = float(outcome.get("seconds", 0.0))
     if "failed" in outcome:
         code, reason = outcome["failed"]
-        return _Failed(code, reason, seconds)
+        return Failed(code, reason, seconds)
     document = ParsedDocument.from_json(outcome["document"])
     return Parsed(document, text_hash(document.text), seconds)
 
 
-def _parse_one(item: Unparsed, source: SourceConfig) -> "Parsed | _Failed":
+def _parse_one(item: Unparsed, source: SourceConfig) -> "Parsed | Failed":
     """Parse one document in this process; whatever is wrong with it stays with it."""
     started = time.perf_counter()
     try:
         document = parse(item.data, item.form, source)
         return Parsed(document, text_hash(document.text), time.perf_counter() - started)
     except ParseFailure as failure:
-        return _Failed(failure.code, failure.reason, time.perf_counter() - started)
+        return Failed(failure.code, failure.reason, time.perf_counter() - started)
     except MemoryError:
         raise  # says something about this machine, not about the document
     except Exception as error:  # any parser may raise anything on a damaged file; its message may quote the document
+        if is_full(error):
+            raise  # of this machine, too
         reason = f"the parser failed with {type(error).__name__}"
-        return _Failed("parse_failed", reason, time.perf_counter() - started)
+        return Failed("parse_failed", reason, time.perf_counter() - started)
 
 
-def _store_alone(platform: Platform, lease: Lease, key: Key, result: "Parsed | _Failed") -> "Parsed | _Failed":
+def _store_alone(platform: Platform, lease: Lease, key: Key, result: "Parsed | Failed") -> "Parsed | Failed":
     """Store one row of a batch the database refused; the row it refuses becomes a failure."""
     try:
         with platform.database.connect() as connection:
@@ -270,7 +287,7 @@ def _store_alone(platform: Platform, lease: Lease, key: Key, result: "Parsed | _
             store(connection, {key: result})
         return result
     except (psycopg.DataError, UnicodeError) as error:
-        failed = _Failed("parse_failed", f"the database refuses its text: {type(error).__name__}", result.seconds)
+        failed = Failed("parse_failed", f"the database refuses its text: {type(error).__name__}", result.seconds)
     with platform.database.connect() as connection:
         lease.check(connection)
         store(connection, {key: failed})

@@ -27,7 +27,8 @@ from typing import Any
 
 from assets.corpus.failures import KilledParse, ParseLimits
 from assets.corpus.parse_worker import HEADER
-from resources.errors import TransientError
+from resources.disk import REMEDY
+from resources.errors import DiskFullError, TransientError
 from resources.faults import CRASH_VARIABLE, PAUSE_VARIABLE
 
 TARGET = "assets.corpus.parsing:answer"
@@ -90,7 +91,8 @@ class ParsePool:
         self._processes: set[subprocess.Popen[bytes]] = set()
 
     def submit(self, task: Task) -> "Future[Outcome]":
-        """Queue a task; the future holds its outcome, or TransientError when no process can be started."""
+        """Queue a task; the future holds its outcome, or TransientError when no process can be started, or
+        DiskFullError when it found no room for its temporary files."""
         future: Future[Outcome] = Future()
         with self._changed:
             if self._closed:
@@ -264,6 +266,10 @@ class _Worker:
         answer = self._exchange(request, task.limits, task.data)
         if isinstance(answer, dict) and answer.get("memory"):
             return _out_of_memory(task.limits)
+        if isinstance(answer, dict) and "disk_full" in answer:
+            raise DiskFullError(
+                f"the disk with the temporary files of parsers is full ({answer['disk_full']}). {REMEDY}"
+            )
         return answer
 
     def end(self) -> None:

@@ -9,6 +9,7 @@ error the pool looks at the last words of the allocator only.
 """
 
 import contextlib
+import errno
 import importlib
 import json
 import os
@@ -55,6 +56,11 @@ def main(requests: int, responses: int, parent: int, target: str) -> None:
                 body = {"memory": True}
             except RecursionError:
                 body = {"failed": ["damaged", "nested too deeply"]}
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):  # says something about this machine, not the document
+                    body = {"disk_full": os.strerror(error.errno)}
+                else:
+                    body = {"failed": ["parse_failed", f"the parser failed with {type(error).__name__}"]}
             except Exception as error:  # any parser may raise anything; its message may quote the document
                 body = {"failed": ["parse_failed", f"the parser failed with {type(error).__name__}"]}
             _limit_memory(None)

@@ -30,6 +30,7 @@ from assets.corpus.tables import from_separated, to_markdown
 from assets.corpus.text import decode, detect_language, language_code, mend, normalise
 from assets.corpus.word import read_word
 from assets.corpus.workbook import read_workbook
+from resources.disk import is_full
 from resources.faults import crash_point
 from resources.fingerprint import fingerprint
 
@@ -579,6 +580,8 @@ def _recognise(name: str, data: bytes, form: Format) -> list[tuple[int, str]]:
     except MemoryError:
         raise
     except Exception as error:  # a plug-in may raise anything, and its message may quote the document
+        if is_full(error):
+            raise  # of the disk with its temporary files: no fault of the document
         raise ParseFailure("parse_failed", f"the recogniser {name} failed with {type(error).__name__}") from error
     if [page for page, _ in pages] != sorted({page for page, _ in pages}) or any(page < 1 for page, _ in pages):
         raise ParseFailure("parse_failed", f"the recogniser {name} did not number its pages in order")

@@ -10,7 +10,8 @@ times or on the order in which changes arrived.
 
 import posixpath
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -18,9 +19,10 @@ from typing import Any, Literal
 
 from psycopg.types.json import Jsonb
 
-from assets.corpus import quarantine, source_memory
+from assets.background import in_background
+from assets.corpus import parse_cache, quarantine, source_memory
 from assets.corpus.documents import CommittedRevision, LiveDocument, last_revision, live_documents
-from assets.corpus.parse_cache import CachedParse, ParseWork, Unparsed
+from assets.corpus.parse_cache import CachedParse, Failed, Key, Parsed, ParseWork, Unparsed
 from assets.corpus.parsing import Format, format_of, parser_fingerprint, title_from_path
 from assets.corpus.quarantine import Quarantined, QuarantineState
 from assets.corpus.screening import near_duplicates
@@ -189,8 +191,8 @@ def plan_refresh(platform: Platform, source: str, run_id: str, lease: Lease) -> 
     """List, read and hash a source and find what changed; parse new content into the cache.
 
     Every document is read, since neither a size nor a modification time proves that content is unchanged, unless the
-    source vouches for it (``SourceEntry.identity``). Memory holds one batch of contents at a time, and a few hundred
-    bytes of facts for each document.
+    source vouches for it (``SourceEntry.identity``). Memory holds two batches of contents at a time (one is parsed while
+    the one before is stored), and a few hundred bytes of facts for each document.
 
     Raises:
         ConfigError: the source's place does not exist.
@@ -335,7 +337,29 @@ class _Reading:
     oldest: datetime | None = None
 
     def run(self, listing: Listing) -> None:
+        """Look at everything; while one batch is screened and stored, the next one is read and parsed."""
+        before: list[tuple[SourceEntry, Unparsed]] = []
+        parsing: Future[dict[Key, Parsed | Failed]] | None = None
+        for batch in self._batches(listing):
+            parsed = parsing.result() if parsing else {}
+            parsing = self._parse_ahead(batch, {item.key for _, item in before})
+            self._parse(before, parsed)
+            before = batch
+        self._parse(before, parsing.result() if parsing else {})
+
+    def _parse_ahead(
+        self, batch: Sequence[tuple[SourceEntry, Unparsed]], under_way: Collection[Key]
+    ) -> "Future[dict[Key, Parsed | Failed]] | None":
+        """Start parsing what was never parsed, and is not being stored just now."""
+        fresh = self.screening.unseen([item for _, item in batch if item.key not in under_way])
+        if not fresh:
+            return None
+        return in_background(lambda: parse_cache.parse_ahead(self.platform, self.source, fresh))
+
+    def _batches(self, listing: Listing) -> Iterator[list[tuple[SourceEntry, Unparsed]]]:
+        """What needs a parser or a detector, in batches; the rest is settled on the way."""
         batch: list[tuple[SourceEntry, Unparsed]] = []
+        size = 0
         for item, data in self._read(listing):
             entry, key = item.entry, item.parser_fingerprint
             content = content_hash(data)
@@ -353,10 +377,12 @@ class _Reading:
                 self._admit(entry.path, len(data), content, known.characters, known.licence, known)
                 continue
             batch.append((entry, Unparsed((content, key), item.form, data)))
-            if len(batch) >= BATCH_DOCUMENTS or sum(len(item.data) for _, item in batch) >= BATCH_BYTES:
-                self._parse(batch)
-                batch = []
-        self._parse(batch)
+            size += len(data)
+            if len(batch) >= BATCH_DOCUMENTS or size >= BATCH_BYTES:
+                yield batch
+                batch, size = [], 0
+        if batch:
+            yield batch
 
     @cached_property
     def _policy(self) -> CorpusPolicy:
@@ -469,13 +495,13 @@ class _Reading:
         self.bytes_read += len(data)
         return data
 
-    def _parse(self, batch: Sequence[tuple[SourceEntry, Unparsed]]) -> None:
+    def _parse(self, batch: Sequence[tuple[SourceEntry, Unparsed]], parsed: "Mapping[Key, Parsed | Failed]") -> None:
         if not batch:
             return
         for free in (False, True):
             part = [(entry, item) for entry, item in batch if self.state.is_released(entry.path, item.key[0]) is free]
             keys = {item.key for _, item in part}
-            results = self.screening.screen([item for _, item in part], keys if free else set(), self.work)
+            results = self.screening.screen([item for _, item in part], keys if free else set(), self.work, parsed)
             self._judge(
                 [
                     _accepted(entry, item.form, item.key[0], len(item.data), results[item.key, free])

@@ -23,6 +23,11 @@ _BOMS = (
 # Allowed of the C0 and C1 controls: tab and line feed. Surrogates and U+FFFE/U+FFFF are no characters at all.
 _FORBIDDEN = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
 _LINE_ENDS = re.compile("\r\n?|[\x0b\x0c\x85]")
+#: In UTF-8, bytes that are one of these characters by themselves, and bytes that others of them contain.
+_ODD = bytes([*range(9), *range(0x0B, 0x20), 0x7F])
+_PERHAPS_ODD = (b"\xc2", b"\xed", b"\xef\xbf")
+#: ASCII capitals to small letters, and what is no letter to blanks.
+_ASCII_WORDS = bytes(code | 32 if chr(code).isalpha() and code < 128 else 32 for code in range(256))
 #: A lead byte of UTF-8 and a following byte, both read as Windows-1252.
 _MOJIBAKE = re.compile("[ÂÃâåæçðèéìÐÑØÙ][\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]")
 _HIGH_RUN = re.compile("[\x80-\U0010ffff]{5,}")
@@ -82,10 +87,22 @@ def normalise(text: str) -> str:
     Unicode NFC; line ends are ``\\n``; NUL, other controls and lone surrogates are removed; no white space at the end
     of a line, no empty lines at either end. Normalising twice changes nothing.
     """
-    text = _FORBIDDEN.sub("", _LINE_ENDS.sub("\n", text.removeprefix("\ufeff")))
+    text = text.removeprefix("\ufeff")
+    if _may_be_odd(text):
+        text = _FORBIDDEN.sub("", _LINE_ENDS.sub("\n", text))
+    if text.isascii() and not (" \n" in text or "\t\n" in text or text.endswith((" ", "\t"))):
+        return text.strip("\n")
     if not unicodedata.is_normalized("NFC", text):
         text = unicodedata.normalize("NFC", text)
-    return "\n".join(line.rstrip() for line in text.split("\n")).strip("\n")
+    return "\n".join([line.rstrip() for line in text.split("\n")]).strip("\n")
+
+
+def _may_be_odd(text: str) -> bool:
+    """Whether a text holds characters that normalising replaces, as far as that can be told at the speed of memory."""
+    data = text.encode("utf-8", "surrogatepass")
+    if len(data.translate(None, _ODD)) < len(data):
+        return True
+    return len(data) > len(text) and any(part in data for part in _PERHAPS_ODD)
 
 
 def mend(text: str) -> str:
@@ -109,7 +126,11 @@ def detect_language(text: str) -> str | None:
 
     Deterministic. None when the text is too short or no language, as a list of part numbers.
     """
-    words = _WORD.findall(text[:20_000].lower())
+    beginning = text[:20_000]
+    if beginning.isascii():
+        words = beginning.encode("ascii").translate(_ASCII_WORDS).decode("ascii").split()
+    else:
+        words = _WORD.findall(beginning.lower())
     letters = "".join(words)[:4_000]
     if not letters:
         return None
@@ -118,7 +139,9 @@ def detect_language(text: str) -> str | None:
         return script
     if script is None and len(words) >= 20:
         seen = Counter(words)
-        counts = {language: sum(seen[word] for word in known) for language, known in _FUNCTION_WORDS.items()}
+        counts = {
+            language: sum(seen[word] for word in known & seen.keys()) for language, known in _FUNCTION_WORDS.items()
+        }
         (best, most), (_, second) = sorted(counts.items(), key=lambda item: -item[1])[:2]
         if most >= 0.12 * len(words) and most >= 1.5 * second:
             return best
@@ -160,7 +183,7 @@ def _strictly(data: bytes, encoding: str) -> str:
 
 
 def _refuse_binary(text: str) -> str:
-    controls = len(_FORBIDDEN.findall(text))
+    controls = len(_FORBIDDEN.findall(text)) if _may_be_odd(text) else 0
     if controls > _BINARY_SHARE * len(text):
         raise ParseFailure("encoding", f"{controls} of {len(text)} characters are controls: not a text")
     return text

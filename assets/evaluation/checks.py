@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from assets.evaluation.dataset import ResolvedDataset
 from assets.evaluation.leakage import Item, duplicates, leaks, worked_examples
 from assets.outcomes import CheckOutcome, great_expectations_outcome
-from resources.config import DatasetConfig, PromptConfig
+from resources.dataset_config import DatasetConfig
 from resources.fingerprint import fingerprint
+from resources.prompt_config import PromptConfig
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from assets.evaluation.metrics.words import STOP_WORDS, stem, words
-from resources.config import PromptConfig
+from resources.prompt_config import PromptConfig
 
 NEARLY_EQUAL = 0.8
 #: Near-duplicates inside a dataset must also have the same answer; rephrasings with another answer are wanted.

@@ -96,6 +96,7 @@ def build_assets(config: ProjectConfig) -> list[dg.AssetsDefinition]:
                     experiment.champion.variant.name, [variant.name for variant in experiment.variants]
                 ),
                 checks.dataset_matches_snapshot(experiment.scope),
+                checks.decision_possible(experiment.config, experiment.scope),
                 checks.prompts_leak_nothing(
                     running.scored_questions(experiment),
                     {variant.prompt.name: variant.prompt for variant in experiment.variants},
@@ -152,6 +153,7 @@ def _metadata(
         "trials_reused": work.reused,
         "trials_failed": work.failed,
         "searches": measurement.plan.searches,
+        "searches_remembered": measurement.plan.remembered,
         "generations_paid": work.generations,
         "scores_computed": measurement.scores.computed,
         "tokens": paid.input_tokens + paid.output_tokens,

@@ -12,8 +12,9 @@ from typing import Any
 from assets.experiments.checks import CHECKS
 from assets.experiments.variants import baseline, expand, register_variants
 from resources.answerer import Variant, restore_variant
-from resources.config import ExperimentConfig, ProjectConfig
+from resources.config import ProjectConfig
 from resources.errors import PermanentError
+from resources.experiment_config import ExperimentConfig
 from resources.fingerprint import fingerprint
 from resources.models import Models
 from resources.platform import Platform

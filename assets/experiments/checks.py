@@ -13,11 +13,13 @@ from assets.evaluation.leakage import Item, leaks, worked_examples
 from assets.evaluation.metrics.base import METRICS
 from assets.experiments.trials import Plan, Scope, TrialOutcome, TrialWork
 from assets.outcomes import CheckOutcome
-from resources.config import ExperimentConfig, PromptConfig
+from resources.experiment_config import ExperimentConfig
+from resources.prompt_config import PromptConfig
 
 CHECKS: dict[str, str] = {
     "baseline_present": "The champion is among the variants, so that there is something to be better than.",
     "dataset_matches_snapshot": "Few questions had to be left out because a snapshot shows another text of their evidence.",
+    "decision_possible": "The decision metric has a value on some question of the split.",
     "prompts_leak_nothing": "No prompt shows the model a question that is scored or held back as a worked example.",
     "trials_complete": "Every variant has a trial on every question, and few of them failed.",
     "scores_defined": "Every metric has a finite value on every trial it applies to.",
@@ -61,6 +63,33 @@ def dataset_matches_snapshot(scope: Scope) -> CheckOutcome:
             "snapshots": dict(scope.snapshots),
             "dataset_version": scope.version,
             "remedy": "refresh the sources, then the indexes, then evaluation_dataset",
+        },
+    )
+
+
+def decided_questions(metric: str, questions: Sequence[Question]) -> list[Question]:
+    """The questions on which the decision metric has a value, whatever a variant answers."""
+    decide = QUESTION_DECIDES[METRICS[metric].applies_to]
+    return [question for question in questions if decide(question)]
+
+
+def decision_possible(experiment: ExperimentConfig, scope: Scope) -> CheckOutcome:
+    """Some question has a value of the decision metric; told before anything is spent on trials."""
+    metric = METRICS[experiment.decision_metric]
+    decided = decided_questions(metric.id, scope.questions)
+    return CheckOutcome(
+        "decision_possible",
+        bool(decided),
+        expected=f"questions of {scope.dataset}/{scope.split} that {metric.id} applies to ({metric.applies_to})",
+        observed=f"{len(decided)} of {len(scope.questions)} questions",
+        details={}
+        if decided
+        else {
+            "decision_metric": metric.id,
+            "dataset": scope.dataset,
+            "split": scope.split,
+            "remedy": f"add {metric.applies_to} to split {scope.split} of dataset {scope.dataset}, or choose another "
+            f"decision_metric in experiments/{experiment.name}.yaml; genaiops.answer_quality/1 applies to all questions",
         },
     )
 

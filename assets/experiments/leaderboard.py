@@ -20,8 +20,8 @@ from assets.experiments.scores import Scores
 from assets.experiments.statistics import f1_intervals, holm, mean_intervals, sign_flip_p_values
 from assets.experiments.trials import Plan, Scope, TrialOutcome
 from resources.answerer import Variant
-from resources.config import ExperimentConfig
 from resources.errors import PermanentError
+from resources.experiment_config import ExperimentConfig
 from resources.models import Models
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 CODE_VERSION = "1"
 
-RECALL = "genaiops.recall/1"
+RECALL = "genaiops.recall/2"
 GROUNDEDNESS = "genaiops.groundedness_lexical/1"
 TOKEN_F1 = "squad.f1/1"
 SIMILARITY = "sacrebleu.chrf/1"
@@ -37,7 +37,7 @@ SIMILARITY = "sacrebleu.chrf/1"
 HEADLINE = (
     "genaiops.answer_quality/1",
     RECALL,
-    "genaiops.ndcg/1",
+    "genaiops.ndcg/2",
     "squad.exact_match/1",
     TOKEN_F1,
     "rouge.rougeL/1",
@@ -62,9 +62,12 @@ def check_decision_metric(experiment: ExperimentConfig) -> None:
         key for key, metric in METRICS.items() if metric.aggregation == "mean" and metric.applies_to in _DECIDING
     ]
     if experiment.decision_metric not in allowed:
+        name = experiment.decision_metric.rpartition("/")[0]
+        newer = [key for key in allowed if name and key.rpartition("/")[0] == name]
+        hint = f"; its definition was changed, so that it is called {newer[-1]} now" if newer else ""
         raise PermanentError(
             f"experiment {experiment.name}: decision_metric {experiment.decision_metric!r} is not a metric that every "
-            f"variant has on the same questions; allowed: {', '.join(allowed)}"
+            f"variant has on the same questions{hint}; allowed: {', '.join(allowed)}"
         )
 
 

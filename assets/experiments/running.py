@@ -24,6 +24,7 @@ from assets.experiments.champion import (
     experiment_config,
     settings_fingerprint,
 )
+from assets.experiments.checks import CHECKS, decided_questions
 from assets.experiments.leaderboard import Leaderboard
 from assets.experiments.recommendation import Recommendation
 from assets.experiments.scores import Scores, score_trials
@@ -31,8 +32,8 @@ from assets.experiments.trials import Plan, Progress, Scope, TrialOutcome, Trial
 from assets.experiments.variants import expand, register_variants
 from assets.outcomes import CheckOutcome, record_evidence
 from resources.answerer import Answerer, Variant
-from resources.config import ExperimentConfig
 from resources.errors import BudgetExceededError
+from resources.experiment_config import ExperimentConfig
 from resources.faults import crash_point
 from resources.fingerprint import fingerprint
 from resources.models import Budget, Models, Usage
@@ -156,7 +157,14 @@ def measure(
     """Run and score the trials that are missing, of all variants on the experiment's questions by default."""
     database, scope = experiment.platform.database, scope or experiment.scope
     retriever = experiment.answerer.retriever
-    plan = trials.plan_trials(database, retriever, variants or experiment.variants, scope, run_id=experiment.run_id)
+    plan = trials.plan_trials(
+        database,
+        retriever,
+        variants or experiment.variants,
+        scope,
+        run_id=experiment.run_id,
+        lease=experiment.lease,
+    )
     began = time.monotonic()
     work = trials.run_trials(
         database,
@@ -201,6 +209,7 @@ def conclude(experiment: Experiment, measurement: Measurement, outcomes: Sequenc
             (experiment.config.name,),
         ).fetchone()
     confirmation_work = TrialWork()
+    rests_on = {trial.fingerprint for trial in measurement.plan.trials}
     stands = bool(newest and newest[1] == key)
     if newest and stands and not recommendations.is_pending(newest[3]):
         result_id, _, board, recommendation = newest
@@ -222,12 +231,13 @@ def conclude(experiment: Experiment, measurement: Measurement, outcomes: Sequenc
         }
         recommendation = recommendations.recommend(board)
         if recommendation["verdict"] == "promote" and experiment.config.split == "dev":
-            confirmation_work = _confirm(experiment, board, recommendation)
+            confirmation_work, confirmed = _confirm(experiment, board, recommendation)
+            rests_on |= confirmed
         if newest and stands and recommendations.is_pending(recommendation):
             result_id, _, board, recommendation = newest  # still not confirmed: nothing new to record
         else:
             stands = False
-            result_id = _record(experiment, key, board, recommendation, outcomes)
+            result_id = _record(experiment, key, board, recommendation, outcomes, rests_on)
             crash_point("experiments.result_committed")
     files = report.write(
         folder, result_id, board, recommendation, measurement.plan, measurement.outcomes, measurement.scores
@@ -243,29 +253,32 @@ def conclude(experiment: Experiment, measurement: Measurement, outcomes: Sequenc
     )
 
 
-def _confirm(experiment: Experiment, board: Leaderboard, recommendation: Recommendation) -> TrialWork:
+def _confirm(experiment: Experiment, board: Leaderboard, recommendation: Recommendation) -> tuple[TrialWork, set[str]]:
     """Ask champion and recommended variant the held-back questions, and add what comes out to the recommendation.
 
     A confirmation that was cut short is pending: it is no evidence, and the next run tries again.
+
+    Returns:
+        The work it took, and the trials a finished confirmation rests on.
     """
     with experiment.platform.database.connect() as connection:
         scope = trials.resolve_scope(
             connection, experiment.platform.config, experiment.config, experiment.scope.snapshots, split="test"
         )
         uses = _uses(connection, experiment.config.dataset, recommendation)
-    if not scope.questions:
+    if not decided_questions(experiment.config.decision_metric, scope.questions):
         recommendation["caveats"].append("The dataset has no held-back (test) questions to confirm the choice on.")
-        return TrialWork()
+        return TrialWork(), set()
     by_name = {variant.name: variant for variant in experiment.variants}
     pair = [by_name[recommendation["champion"]], by_name[recommendation["recommended"]]]
     try:
         measurement = measure(experiment, variants=pair, scope=scope)
     except BudgetExceededError as error:
         recommendations.leave_pending(recommendation, str(error))
-        return TrialWork()
+        return TrialWork(), set()
     if measurement.work.stopped:
         recommendations.leave_pending(recommendation, measurement.work.stopped)
-        return measurement.work
+        return measurement.work, set()
     measured = boards.measure(pair, scope, measurement.plan, measurement.outcomes, measurement.scores)
     scores = boards.decision_scores(measured, experiment.config.decision_metric)
     confirmation = recommendations.confirm(
@@ -273,7 +286,7 @@ def _confirm(experiment: Experiment, board: Leaderboard, recommendation: Recomme
     )
     recommendation["confirmation"] = confirmation
     recommendation["text"] += " " + confirmation["text"]
-    return measurement.work
+    return measurement.work, {trial.fingerprint for trial in measurement.plan.trials}
 
 
 def _uses(connection: Connection, dataset: str, recommendation: Recommendation) -> int:
@@ -298,6 +311,7 @@ def _result_fingerprint(experiment: Experiment, measurement: Measurement) -> str
             "snapshots": dict(experiment.scope.snapshots),
             "champion": experiment.champion.variant.fingerprint,
             "metrics": list(METRICS),
+            "checks": list(CHECKS),  # a promotion asks for the evidence of each
             "trials": [
                 [trial.fingerprint, measurement.outcomes[trial.fingerprint].status] for trial in measurement.plan.trials
             ],
@@ -311,8 +325,9 @@ def _record(
     board: Leaderboard,
     recommendation: Recommendation,
     outcomes: Sequence[CheckOutcome],
+    rests_on: set[str],
 ) -> int:
-    """Write the result with its evidence, and move the pins to its snapshots, in one transaction."""
+    """Write the result with its evidence and trials, and move the pins to its snapshots, in one transaction."""
     name = experiment.config.name
     with experiment.platform.database.connect() as connection:
         experiment.lease.check(connection)
@@ -331,6 +346,9 @@ def _record(
             ),
         ).fetchone()
         assert row is not None
+        connection.execute(
+            "INSERT INTO result_trial (result_id, trial) SELECT %s, unnest(%s::text[])", (row[0], sorted(rests_on))
+        )
         record_evidence(connection, EVIDENCE_KIND, name, key, outcomes, experiment.run_id)
         _pin(connection, f"experiment:{name}", experiment.scope.snapshots)
     return row[0]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from assets.evaluation.metrics.base import METRICS, Family, score
+from assets.experiments.retrievals import read_range
 from assets.experiments.trials import Plan, Trial, TrialOutcome, to_record
 from resources.postgres import Connection, Database
 
@@ -78,8 +79,8 @@ def _score(
 
 
 def _seen_by(family: Family, trial: Trial, outcome: TrialOutcome) -> tuple[Any, ...]:
-    """All of a trial that a family of metrics looks at; a hit's range stands for its text."""
-    found = tuple((hit.version_id, hit.start, hit.end) for hit in trial.result.hits)
+    """All of a trial that a family of metrics looks at; the range that is read of a hit stands for its text."""
+    found = tuple((hit.version_id, *read_range(hit)) for hit in trial.result.hits)
     said = (outcome.answer, outcome.refused, outcome.failed)
     match family:
         case "retrieval":

@@ -5,8 +5,8 @@ Does not belong here: scoring (scores.py), the memo of model calls (resources/an
 
 A trial is known by everything that can change its answer or its scores: the variant, what the question retrieves
 (texts, ranges, titles and ranks; not the number of the snapshot it was read from), the question with its gold spans,
-and the version of this code. Retrieval runs every time, because it is cheap and decides the key; a new snapshot that
-does not change what a question retrieves therefore repeats nothing.
+and the version of this code. What a question retrieves decides the key and is itself remembered by snapshot
+(retrievals.py); a new snapshot is searched again, but one that does not change what a question retrieves repeats nothing.
 """
 
 import threading
@@ -15,19 +15,20 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 from psycopg.types.json import Jsonb
 
 from assets.evaluation.dataset import Question, read_dataset
 from assets.evaluation.metrics.base import TrialRecord
+from assets.experiments.retrievals import Searcher, read_range, retrieve
 from resources.answerer import Answer, Citation, Variant, strip_citations
-from resources.config import ExperimentConfig, ProjectConfig
+from resources.config import ProjectConfig
 from resources.errors import BudgetExceededError, PermanentError, TransientError
+from resources.experiment_config import ExperimentConfig
 from resources.faults import crash_point
 from resources.fingerprint import fingerprint
-from resources.index_config import RetrievalConfig
 from resources.postgres import Connection, Database, Lease
 from resources.prompt_store import prompt_fingerprint
 from resources.vector_index import SearchHit, SearchResult
@@ -40,24 +41,6 @@ MAXIMUM_TRIES = 3
 COMMIT_SECONDS, COMMIT_SIZE = 0.2, 50
 
 Progress = Callable[[int, int], None]
-
-
-class Searcher(Protocol):
-    """What trials need of resources.retrieval.Retriever."""
-
-    def retrieve_many(
-        self,
-        index: str,
-        questions: Sequence[str],
-        *,
-        mode: Any,
-        k: int,
-        settings: RetrievalConfig,
-        snapshot: int | None = None,
-        run_id: str,
-    ) -> Sequence[SearchResult]:
-        """Retrieve from a snapshot for each question, in order."""
-        ...
 
 
 class Generator(Protocol):
@@ -162,15 +145,21 @@ class Trial:
 
 @dataclass(frozen=True)
 class Plan:
-    """All trials of a run, variant by variant in the order of the questions, and the searches it took."""
+    """All trials of a run, variant by variant in the order of the questions.
+
+    Attributes:
+        searches: questions that were searched for; the others found their retrieval on record.
+        remembered: retrievals that were on record.
+    """
 
     trials: tuple[Trial, ...]
     searches: int
     seconds: float
+    remembered: int = 0
 
 
 def plan_trials(
-    database: Database, searcher: Searcher, variants: Sequence[Variant], scope: Scope, *, run_id: str
+    database: Database, searcher: Searcher, variants: Sequence[Variant], scope: Scope, *, run_id: str, lease: Lease
 ) -> Plan:
     """Retrieve for every (index, search mode, k, retrieval steps) and question, and derive the key of every trial.
 
@@ -181,20 +170,15 @@ def plan_trials(
     began = time.monotonic()
     questions = [question.question for question in scope.questions]
     settings = {_setting(variant): variant for variant in variants}
-    results = {
-        setting: searcher.retrieve_many(
-            variant.index,
-            questions,
-            mode=variant.search_mode,
-            k=variant.k,
-            settings=variant.retrieval,
-            snapshot=scope.snapshots[variant.index],
-            run_id=run_id,
+    found = {
+        setting: retrieve(
+            database, searcher, variant, questions, scope.snapshots[variant.index], run_id=run_id, lease=lease
         )
         for setting, variant in settings.items()
     }
-    texts = _text_hashes(database, {hit.version_id for found in results.values() for one in found for hit in one.hits})
-    keys = {setting: [_hits_key(one.hits, texts) for one in found] for setting, found in results.items()}
+    results = {setting: one.results for setting, one in found.items()}
+    texts = _text_hashes(database, {hit.version_id for ones in results.values() for one in ones for hit in one.hits})
+    keys = {setting: [_hits_key(one.hits, texts) for one in ones] for setting, ones in results.items()}
     trials = []
     for variant in variants:
         setting = _setting(variant)
@@ -221,7 +205,8 @@ def plan_trials(
                     ),
                 )
             )
-    return Plan(tuple(trials), searches=len(settings) * len(questions), seconds=time.monotonic() - began)
+    searched = sum(one.searched for one in found.values())
+    return Plan(tuple(trials), searched, time.monotonic() - began, len(settings) * len(questions) - searched)
 
 
 def _setting(variant: Variant) -> tuple[str, str, int, str]:
@@ -551,9 +536,15 @@ def to_record(trial: Trial, outcome: TrialOutcome) -> TrialRecord:
         answerable=question.answerable,
         reference=question.answer,
         gold=question.gold,
-        hits=trial.result.hits,
+        hits=tuple(_as_read(hit) for hit in trial.result.hits),
         answer=strip_citations(outcome.answer),
         refused=outcome.refused,
         citations=outcome.citations,
         failed=outcome.failed,
     )
+
+
+def _as_read(hit: SearchHit) -> SearchHit:
+    """The hit with the range of what was read of it, as metrics judge it; a citation keeps the chunk's own."""
+    start, end = read_range(hit)
+    return hit if (start, end) == (hit.start, hit.end) else replace(hit, start=start, end=end)

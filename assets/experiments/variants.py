@@ -10,7 +10,8 @@ from itertools import product
 from psycopg.types.json import Jsonb
 
 from resources.answerer import Variant, build_variant
-from resources.config import ExperimentConfig, ProjectConfig, VariantChoice
+from resources.config import ProjectConfig
+from resources.experiment_config import ExperimentConfig, VariantChoice
 from resources.models import Models
 from resources.postgres import Connection
 from resources.prompt_store import register

@@ -29,6 +29,9 @@ def remove_from_tables(connection: Connection, target: Target, proof: Counter[st
     _remove_index_rows(connection, target, proof)
     _remove_corpus(connection, target, proof)
     _clean_records(connection, target, proof)
+    if target.retrievals or any(proof.values()):
+        # They can be made again; which of them hold a word of what went is not worth finding out.
+        proof["retrieval"] += connection.execute("DELETE FROM retrieval").rowcount
 
 
 #: Whether a jsonb array of hits or citations holds an erased document, by id or by place.

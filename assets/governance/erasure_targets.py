@@ -78,6 +78,7 @@ class Target:
     questions: set[tuple[str, str]] = field(default_factory=set)  # (dataset, question_id)
     interactions: set[Any] = field(default_factory=set)
     generations: set[str] = field(default_factory=set)
+    retrievals: set[str] = field(default_factory=set)
 
     @property
     def names(self) -> set[str]:
@@ -267,6 +268,7 @@ def make_target(connection: Connection, found: Found) -> tuple[Target, set[tuple
     target.trials = {key[0] for key in found.rows.get("trial", ())}
     target.generations = {key[0] for key in found.rows.get("generation", ())}
     target.interactions = {key[0] for key in found.rows.get("interaction", ())}
+    target.retrievals = {key[0] for key in found.rows.get("retrieval", ())}
     for table in ("evaluation_question", "evaluation_evidence"):
         target.questions |= {(key[0], key[1]) for key in found.rows.get(table, ())}
     # Identical bytes that another document keeps must not be refused there: only the path is remembered then.

@@ -115,9 +115,11 @@ HOLDINGS: dict[str, Holding] = {
         ("fingerprint",),
     ),
     "trial_score": Holding(plain=("trial", "metric")),
+    "retrieval": Holding(("hits", "trace"), ("key", "index_name", "run_id"), ("key",)),  # any erasure empties it
     "experiment_result": Holding(
         ("leaderboard", "recommendation"), ("experiment", "fingerprint", "snapshots", "run_id"), ("result_id",), "scrub"
     ),
+    "result_trial": Holding(plain=("trial",)),
     "champion": Holding(("reason",), ("experiment", "variant", "set_by"), ("champion_id",), "scrub"),
     "evidence": Holding(
         ("details",), ("kind", "subject", "fingerprint", "check_name", "run_id"), ("evidence_id",), "scrub"

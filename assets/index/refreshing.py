@@ -20,7 +20,7 @@ from resources.errors import GenaiopsError, TransientError
 from resources.faults import crash_point
 from resources.fingerprint import fingerprint
 from resources.platform import Platform
-from resources.postgres import describe_error
+from resources.postgres import describe_error, may_pass
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def refresh_indexes(
             item = refresh_index(platform, index.name, source, run_id, holder_is_dead)
         except (GenaiopsError, psycopg.Error) as error:
             # recorded with the index's name and raised by the asset once the other indexes had their turn
-            transient = isinstance(error, TransientError | psycopg.OperationalError)
+            transient = may_pass(error) if isinstance(error, psycopg.Error) else isinstance(error, TransientError)
             message = f"{type(error).__name__}: {error}" if isinstance(error, GenaiopsError) else describe_error(error)
             item = IndexRefresh(index.name, None, None, [], None, message, transient)
         refresh.indexes.append(item)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from resources.chunk_config import chunker_fingerprint, enrichment_fingerprint
-from resources.config import EmbeddingModel
 from resources.errors import PermanentError
 from resources.index_config import IndexConfig
+from resources.model_config import EmbeddingModel
 from resources.platform import Platform
 from resources.postgres import Connection
 from resources.vector_index import LAYOUT, index_fingerprint

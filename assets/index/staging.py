@@ -412,7 +412,7 @@ def _stage_in_place(
         index_seconds = 0.0
         counts = _count(connection, specification, head.build_id, number)
         if counts["chunks"] >= specification.index.hnsw.exact_below and not tables.has_graph(connection, head.table):
-            index_seconds = _add_graph(connection, specification, head.table, counts["chunks"])
+            index_seconds = _add_graph(platform, connection, specification, head.table, counts["chunks"])
         counts |= {
             "rows_added": added,
             "rows_retired": retired,
@@ -470,7 +470,7 @@ def _stage_new_build(
         _write_documents(connection, table, {"number": number, "forever": FOREVER, "build": build_id})
         counts = _count(connection, specification, build_id, number)
         if counts["chunks"] >= specification.index.hnsw.exact_below:
-            index_seconds += _add_graph(connection, specification, table, counts["chunks"])
+            index_seconds += _add_graph(platform, connection, specification, table, counts["chunks"])
         connection.execute(
             sql.SQL("ANALYZE {}, {}, index_document").format(sql.Identifier(table), sql.Identifier(words_name(table)))
         )
@@ -717,7 +717,9 @@ def _count(connection: Connection, specification: Specification, build_id: int, 
     return counts
 
 
-def _add_graph(connection: Connection, specification: Specification, table: str, rows: int) -> float:
+def _add_graph(
+    platform: Platform, connection: Connection, specification: Specification, table: str, rows: int
+) -> float:
     begin = time.perf_counter()
     tables.add_graph(
         connection,
@@ -727,5 +729,6 @@ def _add_graph(connection: Connection, specification: Specification, table: str,
         specification.index.vector_type,
         specification.index.distance,
         specification.index.hnsw,
+        platform.config.policies.index.graph_memory_mb,
     )
     return time.perf_counter() - begin

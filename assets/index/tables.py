@@ -19,8 +19,9 @@ from resources.postgres import FOREVER, Connection
 from resources.search_statements import OPERATOR_CLASSES
 from resources.vector_index import LAYOUT, graph_name, words_name
 
-#: Most memory one graph build asks for; a graph that does not fit is built several times slower.
-MAXIMUM_BUILD_MEMORY = 2 * 1024**3
+#: Bytes a graph takes in memory while it is built, beside the vector of each row: for the row, and for each of its
+#: ``hnsw.m`` connections. Measured: 714 bytes with m 16, from the notice of a server whose memory was too small.
+_GRAPH_ROW_BYTES, _GRAPH_LINK_BYTES = 240, 32
 #: Rows up to here stay whole in their page: a search reads the words of thousands of them, and what lies outside the
 #: page or is compressed costs several times as much. Longer vectors than the second number go outside, because one
 #: row a page would be left.
@@ -251,13 +252,23 @@ def has_graph(connection: Connection, table: str) -> bool:
 
 
 def add_graph(
-    connection: Connection, table: str, rows: int, dimensions: int, vector_type: str, distance: str, hnsw: HnswConfig
+    connection: Connection,
+    table: str,
+    rows: int,
+    dimensions: int,
+    vector_type: str,
+    distance: str,
+    hnsw: HnswConfig,
+    memory_mb: int,
 ) -> None:
     """Build the HNSW graph over all rows; readers go on meanwhile, writers wait.
 
     The memory is set to what the graph needs: too little makes the build five times slower with a mere NOTICE, and a
     parallel build reserves all of it in shared memory. Where the server has too little shared memory (containers
     often have 64 MB) the graph is built without parallel workers.
+
+    Args:
+        memory_mb: most to ask for; a graph that does not fit is built several times slower.
     """
     statement = sql.SQL("CREATE INDEX {} ON {} USING hnsw (embedding {}) WITH (m = {}, ef_construction = {})").format(
         sql.Identifier(graph_name(table)),
@@ -267,8 +278,8 @@ def add_graph(
         sql.Literal(hnsw.ef_construction),
     )
     width = dimensions * BYTES[vector_type]
-    needed = int(rows * (width + 24 * hnsw.m * 2 + 512) * 1.2) + 64 * 1024**2
-    kilobytes = min(needed, MAXIMUM_BUILD_MEMORY) // 1024
+    needed = int(rows * (width + _GRAPH_LINK_BYTES * hnsw.m + _GRAPH_ROW_BYTES) * 1.1) + 64 * 1024**2
+    kilobytes = min(needed, memory_mb * 1024**2) // 1024
     connection.execute("SELECT set_config('maintenance_work_mem', %s, true)", (f"{kilobytes}kB",))
     try:
         with connection.transaction():

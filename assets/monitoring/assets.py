@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 from psycopg.types.json import Jsonb
 
-from assets.dagster_support import OWNERS, check_results, check_specs, errors_by_kind, image, table
+from assets.dagster_support import OWNERS, check_results, check_specs, errors_by_kind, image, run_is_over, table
 from assets.monitoring import documents, drift_statistics, measuring, questions, report, signals
 from assets.monitoring.checks import CHECKS, NOT_BLOCKING, drift_checks
 from assets.outcomes import blocked
@@ -78,28 +78,32 @@ def build_assets(config: ProjectConfig) -> list[dg.AssetsDefinition]:
         policy = platform.config.policies.drift
         permutations = signals.planned_permutations(policy, len(subjects))
         on = date.fromisoformat(day)
-        with errors_by_kind():
+        over = run_is_over(context.instance)
+        with errors_by_kind(), platform.database.lease(f"drift:{day}", context.run_id, holder_is_dead=over) as lease:
             comparisons = [documents.compare_documents(platform, index, on, permutations) for index in config.indexes]
             comparisons += [questions.compare_questions(platform, name, on, permutations) for name in config.datasets]
-        comparisons = signals.judge(comparisons, policy)
+            comparisons = signals.judge(comparisons, policy)
 
-        outcomes = drift_checks(comparisons, subjects)
-        yield from check_results(outcomes)
-        if blocked(outcomes):
-            return
+            outcomes = drift_checks(comparisons, subjects)
+            yield from check_results(outcomes)
+            if blocked(outcomes):
+                return
 
-        details = [comparison.details() for comparison in comparisons]
-        settings = {**policy.model_dump(), "permutations": permutations}
-        file = report.write_page(platform.artifacts, day, report.render_html(day, details, settings))
-        crash_point("monitoring.page_written")
-        with platform.database.connect() as connection:
-            connection.execute("DELETE FROM drift_result WHERE day = %s", (day,))
-            for comparison, detail in zip(comparisons, details, strict=True):
-                connection.execute(
-                    """INSERT INTO drift_result (day, subject, verdict, details, file, run_id)
-                       VALUES (%s, %s, %s, %s, %s, %s)""",
-                    (day, comparison.subject, comparison.verdict, Jsonb(detail), file, context.run.run_id),
-                )
+            details = [comparison.details() for comparison in comparisons]
+            settings = {**policy.model_dump(), "permutations": permutations}
+            page = report.render_html(day, details, settings)
+            with platform.database.connect() as connection:
+                lease.check(connection)
+                connection.execute("DELETE FROM drift_result WHERE day = %s", (day,))
+                # the page takes its place under the lease's row lock, so that it is the one of these rows
+                file = report.write_page(platform.artifacts, day, page)
+                crash_point("monitoring.page_written")
+                for comparison, detail in zip(comparisons, details, strict=True):
+                    connection.execute(
+                        """INSERT INTO drift_result (day, subject, verdict, details, file, run_id)
+                           VALUES (%s, %s, %s, %s, %s, %s)""",
+                        (day, comparison.subject, comparison.verdict, Jsonb(detail), file, context.run_id),
+                    )
         yield dg.MaterializeResult(
             data_version=dg.DataVersion(_data_version(day, comparisons, settings)),
             metadata=_metadata(platform, file, details, permutations, time.perf_counter() - started),

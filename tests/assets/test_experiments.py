@@ -8,11 +8,13 @@ import dagster as dg
 import pytest
 
 from assets.experiments import running
+from assets.experiments.assets import build_assets
 from assets.experiments.champion import current_champion, promote
+from assets.governance.erasure import find_traces, forget
 from resources.errors import BudgetExceededError, PermanentError
 from resources.parquet_io import read_metadata, read_table
 from resources.platform import Platform
-from tests.experiment_support import GUARDED, USER, files, load, write_documents
+from tests.experiment_support import GUARDED, USER, files, load, questions, sentence, write_documents
 from tests.lifecycle import refresh, run_experiment
 
 BEST = "main/guarded/hybrid/k1/extractive"
@@ -56,6 +58,7 @@ def test_better_prompt_is_recommended_confirmed_and_reported(platform: Platform,
     assert evidence == [
         ("baseline_present", True),
         ("dataset_matches_snapshot", True),
+        ("decision_possible", True),
         ("prompts_leak_nothing", True),
         ("retrieval_not_empty", True),
         ("scores_defined", True),
@@ -99,6 +102,7 @@ def test_unchanged_run_repeats_nothing(platform: Platform, instance: dg.DagsterI
     Path(first["report"]).unlink()
     again = scored(platform, instance)
     assert (again["trials_run"], again["generations_paid"], again["scores_computed"]) == (0, 0, 0)
+    assert (again["searches"], again["searches_remembered"]) == (0, first["searches"])
     assert (again["new_result"], again["result"]) == (False, first["result"])
     assert Path(again["report"]).exists()  # a lost file is written again from what is on record
     versions = [
@@ -106,6 +110,80 @@ def test_unchanged_run_repeats_nothing(platform: Platform, instance: dg.DagsterI
         for event in instance.fetch_materializations(dg.AssetKey("scored_variants"), limit=2).records
     ]
     assert versions[0] == versions[1]
+
+
+def test_erased_document_leaves_nothing_remembered(
+    platform: Platform, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    scored(platform, instance)
+    assert rows(platform, """SELECT count(*) > 0 FROM retrieval WHERE hits @> '[{"path": "anvil.md"}]'""") == [(True,)]
+    (tmp_path / "docs" / "anvil.md").unlink()
+    erasure = forget(platform, document="docs/anvil.md", by="ops")
+    assert erasure.proof["retrieval"] > 0
+    assert rows(platform, "SELECT count(*) FROM retrieval") == [(0,)]
+    assert not find_traces(platform, sentence("anvil"))
+    load(platform, instance)
+    told = scored(platform, instance)
+    assert told["searches"] > 0
+    assert rows(platform, """SELECT count(*) FROM retrieval WHERE hits @> '[{"path": "anvil.md"}]'""") == [(0,)]
+
+
+def test_result_knows_its_trials_and_those_of_its_confirmation(
+    platform: Platform, instance: dg.DagsterInstance
+) -> None:
+    told = scored(platform, instance)
+    linked = rows(platform, "SELECT result_id, count(*) FROM result_trial GROUP BY 1")
+    assert linked == [(told["result"], 80 + 24)]
+    scored(platform, instance)
+    assert rows(platform, "SELECT result_id, count(*) FROM result_trial GROUP BY 1") == linked
+
+
+def test_decision_metric_without_any_question_is_told_before_anything_is_spent(
+    make_platform: Callable[..., Platform], tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    write_documents(tmp_path / "docs")
+    only_unanswerable = "".join(
+        line + "\n" for line in questions().splitlines() if '"answer": null' in line or "test" in line
+    )
+    platform = make_platform(
+        **{**files(decision_metric="sacrebleu.chrf/1"), "evaluation/products.jsonl": only_unanswerable}
+    )
+    load(platform, instance)
+    result = dg.materialize(
+        build_assets(platform.config), partition_key="catalogue", resources={"platform": platform}, instance=instance,
+        raise_on_error=False,
+    )  # fmt: skip
+    (failed,) = [
+        one for one in result.get_asset_check_evaluations() if one.check_name == "decision_possible" and not one.passed
+    ]
+    told = " ".join(str(value.value) for value in failed.metadata.values())
+    for word in ("sacrebleu.chrf/1", "products", "dev", "experiments/catalogue.yaml", "genaiops.answer_quality/1"):
+        assert word in told
+    assert result.get_asset_materialization_events() == []
+    assert rows(platform, "SELECT (SELECT count(*) FROM trial), (SELECT count(*) FROM generation)") == [(0, 0)]
+
+
+def test_held_back_questions_without_a_value_cannot_confirm(
+    make_platform: Callable[..., Platform], tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    write_documents(tmp_path / "docs")
+    kept = [line for line in questions().splitlines() if '"answer": null' in line or '"dev"' in line]
+    platform = make_platform(
+        **{
+            **files(decision_metric="genaiops.recall/2", maximum_failed_share=0),
+            "evaluation/products.jsonl": "".join(line + "\n" for line in kept),
+        }
+    )
+    load(platform, instance)
+    lease = platform.database.lease("experiment:catalogue", "run")
+    with lease as held, running.prepared(platform, "catalogue", "run", held) as experiment:
+        board = {"confidence": 0.95}
+        recommendation: dict[str, Any] = {
+            "champion": CHAMPION, "recommended": BEST, "champion_fingerprint": "c", "recommended_fingerprint": "r",
+            "caveats": [],
+        }  # fmt: skip
+        assert running._confirm(experiment, board, recommendation) == (running.TrialWork(), set())
+    assert "no held-back (test) questions" in recommendation["caveats"][0]
 
 
 def test_edited_prompt_repeats_only_its_variants(

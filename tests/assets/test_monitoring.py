@@ -106,6 +106,41 @@ def test_without_any_snapshot_the_report_says_why(platform: Platform) -> None:
     assert all(passed for passed, _, _ in checks(result).values())
 
 
+def test_report_waits_for_another_run_of_the_same_day(platform: Platform) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import TimeoutError as NotYet
+
+    with ThreadPoolExecutor(1) as pool:
+        with platform.database.lease(f"drift:{DAY}", "another run"):
+            waiting = pool.submit(report, platform)
+            with pytest.raises(NotYet):
+                waiting.result(timeout=4)
+            assert rows(platform) == {}
+        assert waiting.result(timeout=300).success
+    assert set(rows(platform)) == {"documents:main", "questions:quiz"}
+
+
+def test_report_that_was_taken_over_writes_nothing(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    from assets.monitoring import report as pages
+
+    assert report(platform).success
+    page = platform.artifacts / "drift" / f"{DAY}.html"
+    before = (rows(platform), page.read_bytes())
+    render = pages.render_html
+
+    def lose_lease(*arguments: Any) -> str:
+        with platform.database.connect() as connection:
+            connection.execute("UPDATE lease SET token = token + 1, holder = 'other'")
+            connection.execute("UPDATE drift_result SET verdict = 'alert'")  # what the other run wrote
+        return render(*arguments) + "<!-- late -->"
+
+    monkeypatch.setattr(pages, "render_html", lose_lease)
+    assert not report(platform).success
+    assert (rows(platform), page.read_bytes()) == before
+    with platform.database.connect() as connection:
+        assert connection.execute("SELECT DISTINCT verdict FROM drift_result").fetchall() == [("alert",)]
+
+
 def test_one_snapshot_is_not_enough(platform: Platform, corpus: SeededCorpus) -> None:
     build = corpus.build("main")
     corpus.show(build, handbook(corpus, np.random.default_rng(0), 3))

@@ -12,7 +12,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def fresh_process(code: str, *arguments: str, environment: dict[str, str] | None = None) -> dict[str, Any]:
+def fresh_process(
+    code: str, *arguments: str, environment: dict[str, str] | None = None, timeout: float = 500
+) -> dict[str, Any]:
     """Run Python code in a new process and return the JSON object its last line of output holds.
 
     Byte code is cached in a folder of this user, as it is after a real installation.
@@ -26,7 +28,12 @@ def fresh_process(code: str, *arguments: str, environment: dict[str, str] | None
     }
     variables.pop("PYTHONDONTWRITEBYTECODE", None)
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], cwd=ROOT, env=variables, capture_output=True, text=True, timeout=500
+        [sys.executable, "-c", code, *arguments],
+        cwd=ROOT,
+        env=variables,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(done.stdout.strip().splitlines()[-1])

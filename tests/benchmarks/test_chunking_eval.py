@@ -25,7 +25,7 @@ import pytest
 from assets.chunks.chunkers import Chunk, ChunkTools, chunk_texts, count_tokens
 from assets.corpus.text import normalise
 from resources.chunker_config import ChunkerConfig, ParentChildChunker, chunker_config
-from resources.config import ModelsFile
+from resources.model_config import ModelsFile
 from resources.models import Models
 from resources.offline_models import LexicalHash
 from tests.benchmarks.measuring import show

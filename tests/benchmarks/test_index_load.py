@@ -153,6 +153,7 @@ def _bare(platform: Platform, specification: Specification, table: str) -> tuple
             specification.index.vector_type,
             specification.index.distance,
             specification.index.hnsw,
+            platform.config.policies.index.graph_memory_mb,
         )
         built = time.perf_counter() - started
     print(f"\n  (splitting words alone: {words:.2f} s, not counted for the bare load)")

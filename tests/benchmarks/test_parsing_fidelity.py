@@ -1,19 +1,18 @@
-"""Parsing: how much of the gold is kept, against kreuzberg alone, and what our share of the time is.
+"""Parsing: how much of the gold is kept, against kreuzberg alone.
 
 Prints the tables of docs/parsing.md.
 """
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from assets.corpus.failures import KilledParse, ParseFailure
+from assets.corpus.failures import KilledParse
 from assets.corpus.parse_pool import ParsePool, Task
-from assets.corpus.parsing import Format, ParseSettings, format_of, parse, request
+from assets.corpus.parsing import Format, format_of, request
 from assets.corpus.text import detect_language
 from resources.source_config import FolderSource
 from tests.benchmarks.measuring import show
@@ -140,71 +139,3 @@ def test_languages_are_told_of_long_and_short_texts(shared_data: Path) -> None:
         rows.append((name, len(texts), right, wrong, 1 - right - wrong, each))
     show("xquad, 8 languages", ("texts", "number", "right", "wrong", "left open", "µs each"), rows)
     assert all(row[2] > 0.95 for row in rows)
-
-
-@pytest.mark.benchmark
-def test_our_share_of_the_time_beside_kreuzberg(shared_data: Path) -> None:
-    """One core, warm; the pool adds what it costs to hand documents over and back."""
-    files = shared_data / "parser-files" / "files"
-    sets: dict[str, Iterable[Path]] = {
-        "docx": [*sorted((shared_data / "docx-book" / "docx").glob("*.docx")), *sorted(files.rglob("*.docx"))],
-        "pdf": sorted(files.rglob("*.pdf")),
-        "pptx": sorted(files.rglob("*.pptx")),
-        "xlsx": sorted(files.rglob("*.xlsx")),
-        "html": [*sorted(files.rglob("*.html")), *sorted((shared_data / "html-main-content").rglob("source.html"))],
-        "csv": sorted(files.rglob("*.csv")),
-    }
-    settings = ParseSettings(language="en")
-    rows = []
-    for name, paths in sets.items():
-        form = format_of(f"a.{name}")
-        assert form is not None
-        documents = [path.read_bytes() for path in paths]
-        size = sum(map(len, documents)) / 1e6
-
-        def ours(data: bytes, form: Format = form) -> None:
-            try:
-                parse(data, form, settings)
-            except ParseFailure:
-                return
-
-        def theirs(data: bytes, form: Format = form) -> None:
-            _bare(data, form)
-
-        bare, own = _seconds(theirs, documents), _seconds(ours, documents)
-        pooled = [_pooled(form, documents, workers) for workers in (1, 2)]
-        rows.append(
-            (name, len(documents), size, size / bare, size / own, own / bare, *(size / item for item in pooled))
-        )
-    show(
-        "MB/s of files on one core",
-        ("format", "files", "MB", "kreuzberg", "ours", "ours/kreuzberg", "1 process", "2 processes"),
-        rows,
-    )
-    assert rows
-
-
-def _seconds(work: Callable[[bytes], None], documents: list[bytes]) -> float:
-    """The best of three passes."""
-    passes = []
-    for _ in range(3):
-        started = time.perf_counter()
-        for data in documents:
-            work(data)
-        passes.append(time.perf_counter() - started)
-    return min(passes)
-
-
-def _pooled(form: Format, documents: list[bytes], workers: int) -> float:
-    pool = ParsePool(size=workers)
-    source = SOURCE.model_copy(update={"language": "en"})
-    tasks = [Task(request(form, source), data) for data in documents]
-    passes = []
-    for _ in range(3):  # the first one starts the processes
-        started = time.perf_counter()
-        futures = [pool.submit(task) for task in tasks]
-        for future in futures:
-            future.result(300)
-        passes.append(time.perf_counter() - started)
-    pool.close()
-    return min(passes)

@@ -21,7 +21,8 @@ from assets.evaluation.dataset import Evidence, ResolvedDataset, ResolvedQuestio
 from assets.evaluation.leakage import Item, content_words, duplicates, leaks, overlapping
 from assets.evaluation.questions import QuestionSpec
 from assets.outcomes import blocked
-from resources.config import DatasetConfig, FewShot, PromptConfig
+from resources.dataset_config import DatasetConfig
+from resources.prompt_config import FewShot, PromptConfig
 
 TOPICS = ("battery", "brake", "belt", "saddle", "trailer", "lamp", "lock", "tyre", "pedal", "chain", "bell", "frame")
 CONFIG = DatasetConfig(

@@ -14,8 +14,8 @@ from assets.experiments import checks
 from assets.experiments.assets import build_assets
 from assets.experiments.trials import Plan, Scope, Trial, TrialOutcome, TrialWork
 from resources.answerer import Answerer
-from resources.config import ExperimentConfig
 from resources.errors import TransientError
+from resources.experiment_config import ExperimentConfig
 from resources.platform import Platform
 from resources.vector_index import SearchHit, SearchResult
 from tests.experiment_support import PRODUCTS, files, load, write_documents
@@ -44,6 +44,7 @@ def test_all_checks_pass_on_good_data() -> None:
     outcomes = [
         checks.baseline_present("a", ["a", "b"]),
         checks.dataset_matches_snapshot(_scope(2, 8)),
+        checks.decision_possible(CONFIG, _scope(0, 1)),
         checks.prompts_leak_nothing([QUESTION], {"plain": variant().prompt}),
         checks.trials_complete(CONFIG, PLAN, {**OUTCOMES, "t0": BAD}, TrialWork()),
         checks.scores_defined(PLAN, VALUES),
@@ -60,6 +61,24 @@ def test_missing_champion_is_seen() -> None:
 @pytest.mark.parametrize(("stale", "left"), [(3, 7), (0, 0), (5, 0)])
 def test_dataset_of_another_text_is_seen(stale: int, left: int) -> None:
     assert not checks.dataset_matches_snapshot(_scope(stale, left)).passed
+
+
+@pytest.mark.parametrize(
+    ("metric", "question", "passed"),
+    [
+        ("genaiops.answer_quality/1", replace(QUESTION, answer=None, answerable=False, gold=()), True),
+        ("genaiops.recall/2", replace(QUESTION, gold=()), False),
+        ("genaiops.recall/2", QUESTION, True),
+        ("rouge.rougeL/1", replace(QUESTION, answer=None), False),
+    ],
+)
+def test_decision_metric_without_a_value_is_seen(metric: str, question: Question, passed: bool) -> None:
+    config = CONFIG.model_copy(update={"decision_metric": metric})
+    outcome = checks.decision_possible(config, replace(_scope(0, 0), questions=(question,)))
+    assert outcome.passed is passed
+    if not passed:
+        assert (outcome.details["decision_metric"], outcome.details["dataset"]) == (metric, "facts")
+        assert "experiments/trial-run.yaml" in outcome.details["remedy"]
 
 
 @pytest.mark.parametrize(

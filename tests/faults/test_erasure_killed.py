@@ -126,3 +126,27 @@ def test_files_that_are_half_put_in_place_are_finished(corpus: SeededCorpus, mon
     assert find_traces(corpus.platform, CANARY)
     forget(corpus.platform, document="docs/birds.md", by="ada")
     assert find_traces(corpus.platform, CANARY) == {}
+
+
+def test_maintenance_finishes_what_was_killed_after_its_commit(corpus: SeededCorpus, database_url: str) -> None:
+    """Nobody has to think of running the command again."""
+    import dagster as dg
+
+    from pipelines.maintenance import build_maintenance
+
+    platform = corpus.platform
+    killed = subprocess.run(
+        [sys.executable, "-c", FORGET, str(platform.config.data_dir), database_url, str(platform.artifacts)],
+        env={**os.environ, CRASH_VARIABLE: "governance.committed"},
+        cwd=Path(__file__).resolve().parents[2],
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert find_traces(platform, CANARY), "files still hold it"
+    maintain = build_maintenance(platform.config)[0]
+    assert maintain.execute_in_process(
+        resources={"platform": platform}, instance=dg.DagsterInstance.ephemeral()
+    ).success
+    assert find_traces(platform, CANARY) == {}
+    after = files(platform)
+    assert readable(after) == after, "nothing is left waiting"

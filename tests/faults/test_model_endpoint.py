@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from resources.config import ModelsFile
 from resources.errors import GenaiopsError, ModelResponseError, PermanentError, TransientError
+from resources.model_config import ModelsFile
 from resources.models import LONGEST_PAUSE, Chat, Clock, Embedder, Models
 from tests.fake_openai import (
     Changed,

@@ -14,12 +14,13 @@ from psycopg.types.json import Jsonb
 
 from assets.experiments.trials import Plan, Scope, TrialWork, plan_trials, resolve_scope, run_trials
 from resources.answerer import Answer, Citation, Variant
-from resources.config import ExperimentConfig, PromptConfig
+from resources.experiment_config import ExperimentConfig
 from resources.fingerprint import fingerprint, text_hash
 from resources.index_config import RetrievalConfig
 from resources.models import Usage
 from resources.platform import Platform
 from resources.postgres import Database
+from resources.prompt_config import PromptConfig
 from resources.vector_index import SearchHit, SearchResult
 
 EXPERIMENT: dict[str, Any] = {
@@ -185,8 +186,8 @@ class World:
                     (one.fingerprint, one.name),
                 )
         scope = self.scope()
-        plan = plan_trials(self.database, FakeSearch(self), variants, scope, run_id=run_id)
         with self.database.lease("experiment:trial-run", run_id) as lease:
+            plan = plan_trials(self.database, FakeSearch(self), variants, scope, run_id=run_id, lease=lease)
             work = run_trials(
                 self.database, generator, self.platform.config, self.experiment, scope, plan,
                 run_id=run_id, lease=lease, **options,

@@ -8,8 +8,9 @@ from typing import Any, cast
 import pytest
 
 from resources.answerer import Answer, Answerer, Variant, build_variant, is_refusal, parse_citations, strip_citations
-from resources.config import ProjectConfig, VariantChoice
+from resources.config import ProjectConfig
 from resources.errors import TransientError
+from resources.experiment_config import VariantChoice
 from resources.models import Models
 from resources.platform import Platform
 from resources.vector_index import SearchFilter, SearchHit, SearchResult, VectorIndex

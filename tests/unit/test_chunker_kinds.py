@@ -22,8 +22,8 @@ from assets.chunks.tokens import TOKEN, Tokens, count_tokens
 from assets.corpus.text import normalise
 from resources.chunk_config import chunker_fingerprint
 from resources.chunker_config import ChunkerConfig, chunker_config, without_models
-from resources.config import ModelsFile
 from resources.errors import PermanentError
+from resources.model_config import ModelsFile
 from resources.models import Models
 from tests.conftest import MODELS
 

@@ -281,3 +281,41 @@ def test_input_is_the_chunk_under_its_headings() -> None:
     assert embedding_input(("A", "B"), "text", EnrichmentConfig()) == "A > B\n\ntext"
     assert embedding_input((), "text", EnrichmentConfig()) == "text"
     assert embedding_input(("A",), "text", EnrichmentConfig(context="none")) == "text"
+
+
+def test_a_batch_that_cannot_be_written_ends_the_work_with_its_error(
+    make_platform: Callable[..., Platform], docs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    platform = make_platform(**{"indexes/main.yaml": _index("main")})
+    write(docs, {f"{number}.md": f"# Page {number}\n\nText." for number in range(6)})
+    refresh(platform)
+    monkeypatch.setattr(chunking, "BATCH_TEXTS", 2)
+    copy: Any = chunking._copy
+    calls: list[str] = []
+
+    def failing(connection: Any, table: str, *arguments: Any) -> None:
+        calls.append(table)
+        if calls.count("chunk_input") == 2:
+            raise psycopg.OperationalError("the connection is lost")
+        copy(connection, table, *arguments)
+
+    monkeypatch.setattr(chunking, "_copy", failing)
+    with pytest.raises(psycopg.OperationalError, match="the connection is lost"):
+        chunk_source(platform, "docs")
+    counts = "SELECT (SELECT count(*) FROM chunk_set), (SELECT count(DISTINCT text_hash) FROM chunk)"
+    assert _rows(platform, counts) == [(2, 2)], "a batch is written as a whole or not at all"
+    monkeypatch.setattr(chunking, "_copy", copy)
+    assert (chunk_source(platform, "docs").texts_chunked, _rows(platform, counts)) == (4, [(6, 6)])
+
+
+def test_a_refused_batch_leaves_the_one_before_it_written(
+    make_platform: Callable[..., Platform], docs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    platform = make_platform(**{"indexes/main.yaml": _index("main")})
+    write(docs, {f"{number}.md": f"# Page {number}\n\nText." for number in range(6)})
+    refresh(platform)
+    monkeypatch.setattr(chunking, "BATCH_TEXTS", 2)
+    answers = iter([True, False])
+    work = chunk_source(platform, "docs", gate=lambda batch: next(answers))
+    assert (work.refused, work.texts_chunked, work.missing) == (True, 2, 4)
+    assert _rows(platform, "SELECT count(*) FROM chunk_set") == [(2,)]

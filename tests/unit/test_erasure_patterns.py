@@ -249,8 +249,8 @@ def test_the_register_can_be_carried_out() -> None:
 
 def in_flight(corpus: SeededCorpus, document: int) -> tuple[Any, Any]:
     from resources.answerer import Answer, Citation, Variant
-    from resources.config import PromptConfig
     from resources.models import Usage
+    from resources.prompt_config import PromptConfig
     from resources.vector_index import SearchHit
 
     prompt = PromptConfig(name="plain", system="s", user="{{ question }} {{ passages }}")

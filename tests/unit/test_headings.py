@@ -1,5 +1,7 @@
 """The heading scan: Markdown and reStructuredText, without being fooled by code."""
 
+import time
+
 import pytest
 
 from assets.corpus.headings import Heading, paths_at, plain, scan
@@ -82,3 +84,19 @@ def test_paths_hold_the_enclosing_sections() -> None:
 
 def test_a_long_line_of_spaces_is_scanned_in_linear_time() -> None:
     assert _found("# a" + " " * 200_000 + "b") == [(1, "a")]
+
+
+def test_what_stands_in_a_block_is_passed_over_up_to_the_line_that_closes_it() -> None:
+    text = "```\n# a\nx ```  \n# One\n<!-- b\n# c\n# d --> e\n# Two\n<Script>\n# f\n#</SCRIPT>\n# Three\n~~~\n# g"
+    outline = scan(text)
+    assert [heading.text for heading in outline.headings] == ["One", "Two", "Three"]
+    assert [text[start : start + 3] for start in outline.not_headings] == ["# a", "# c", "# d", "# f", "#</", "# g"]
+
+
+@pytest.mark.parametrize(
+    "line", ["`" * 200_000, "=" * 200_000 + "x", " " * 200_000 + "<!-", "```" + " " * 200_000 + "x"]
+)
+def test_time_grows_with_the_length_of_odd_lines(line: str) -> None:
+    started = time.process_time()
+    scan(f"# Title\n```\n{line}a\n```\n{line}\n\n{line} y\n")
+    assert time.process_time() - started < 2

@@ -7,10 +7,10 @@ import pytest
 
 from assets.monitoring.interactions import day_bounds, purge, read_days
 from resources.answerer import Answer, Citation, Variant
-from resources.config import PromptConfig
 from resources.interaction_log import log_interaction
 from resources.models import Usage
 from resources.postgres import Database
+from resources.prompt_config import PromptConfig
 from resources.vector_index import SearchHit
 
 TEXT = "The rear light is charged over a cable."

@@ -13,8 +13,9 @@ from assets.experiments.leaderboard import build, check_decision_metric, decisio
 from assets.experiments.recommendation import recommend
 from assets.experiments.scores import Scores
 from assets.experiments.trials import Plan, Scope, Trial, TrialOutcome, to_record
-from resources.config import ExperimentConfig, load_config
+from resources.config import load_config
 from resources.errors import PermanentError
+from resources.experiment_config import ExperimentConfig
 from resources.models import Models
 from resources.vector_index import SearchHit, SearchResult
 from tests.unit.experiment_world import EXPERIMENT, files, variant
@@ -170,7 +171,7 @@ def test_every_row_says_what_it_was_measured_on(board: Callable[..., dict[str, A
 
 
 def test_metric_of_answerable_questions_decides_on_those_only(board: Callable[..., dict[str, Any]]) -> None:
-    result = board({"old": GOOD, "new": BAD}, decision_metric="genaiops.recall/1")
+    result = board({"old": GOOD, "new": BAD}, decision_metric="genaiops.recall/2")
     assert result["questions"]["compared"] == 10
 
 
@@ -178,6 +179,11 @@ def test_metric_of_answerable_questions_decides_on_those_only(board: Callable[..
 def test_metric_without_a_value_per_question_cannot_decide(metric: str) -> None:
     with pytest.raises(PermanentError, match=r"decision_metric .* allowed: .*genaiops.answer_quality/1"):
         check_decision_metric(ExperimentConfig(**{**EXPERIMENT, "decision_metric": metric}))
+
+
+def test_decision_metric_of_an_earlier_version_is_told_its_name() -> None:
+    with pytest.raises(PermanentError, match=r"it is called genaiops.recall@5/2 now"):
+        check_decision_metric(ExperimentConfig(**{**EXPERIMENT, "decision_metric": "genaiops.recall@5/1"}))
 
 
 def test_default_decision_metric_can_decide() -> None:

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from resources import local_models
-from resources.config import ModelsFile, load_config
+from resources.config import load_config
 from resources.errors import ConfigError, PermanentError
+from resources.model_config import ModelsFile
 from resources.models import Models
 from tests.conftest import MODELS
 
@@ -209,7 +210,7 @@ def refuse(*args, **kwargs):
     raise AssertionError("a connection was tried")
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
 import json, sys
-from resources.config import ModelsFile
+from resources.model_config import ModelsFile
 from resources.models import Models
 print(Models(ModelsFile.model_validate(json.loads(sys.argv[1]))).embedder("minilm").embed(["a belt"]).vectors.shape)
 """

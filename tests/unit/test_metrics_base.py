@@ -52,14 +52,14 @@ def test_value_does_not_depend_on_the_other_trials() -> None:
 
 
 def test_unknown_metric_names_the_nearest() -> None:
-    with pytest.raises(ValueError, match=r"no metric 'genaiops.recal/1'.*Did you mean 'genaiops.recall/1'"):
-        score([], ["genaiops.recal/1"])
+    with pytest.raises(ValueError, match=r"no metric 'genaiops.recal/2'.*Did you mean 'genaiops.recall/2'"):
+        score([], ["genaiops.recal/2"])
 
 
 def test_aggregate_leaves_undefined_values_out() -> None:
-    assert aggregate("genaiops.recall/1", [1, None, 0, None]) == 0.5
-    assert aggregate("genaiops.recall/1", [None, None]) is None
-    assert aggregate("genaiops.recall/1", []) is None
+    assert aggregate("genaiops.recall/2", [1, None, 0, None]) == 0.5
+    assert aggregate("genaiops.recall/2", [None, None]) is None
+    assert aggregate("genaiops.recall/2", []) is None
     assert aggregate("genaiops.refusal_f1/1", [1, 1, 0, None]) == pytest.approx(4 / 5)
 
 
@@ -86,7 +86,7 @@ def test_every_trial_of_a_metric_goes_through_one_compute(monkeypatch: pytest.Mo
         return original(self, **arguments)
 
     monkeypatch.setattr(evaluate.Metric, "compute", counting)
-    score([record("80 km", "80 km", retrieved=hits((1, 0, 10)))] * 50, ["squad.f1/1", "genaiops.recall/1"])
+    score([record("80 km", "80 km", retrieved=hits((1, 0, 10)))] * 50, ["squad.f1/1", "genaiops.recall/2"])
     assert calls == [50, 50]
 
 

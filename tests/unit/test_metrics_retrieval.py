@@ -109,16 +109,16 @@ def test_fixed_depths_look_at_the_first_chunks_only() -> None:
     values = {
         metric: score([one], [metric])[metric][0]
         for metric in (
-            "genaiops.precision@1/1", "genaiops.precision@3/1", "genaiops.precision@10/1", "genaiops.recall@1/1",
-            "genaiops.recall@3/1", "genaiops.recall/1", "genaiops.ndcg@1/1", "genaiops.ndcg@3/1",
+            "genaiops.precision@1/2", "genaiops.precision@3/2", "genaiops.precision@10/2", "genaiops.recall@1/2",
+            "genaiops.recall@3/2", "genaiops.recall/2", "genaiops.ndcg@1/2", "genaiops.ndcg@3/2",
         )
     }  # fmt: skip
-    assert values["genaiops.precision@1/1"] == 0
-    assert values["genaiops.precision@3/1"] == pytest.approx(2 / 3)
-    assert values["genaiops.precision@10/1"] == pytest.approx(2 / 10)
-    assert (values["genaiops.recall@1/1"], values["genaiops.recall@3/1"], values["genaiops.recall/1"]) == (0, 1, 1)
-    assert values["genaiops.ndcg@1/1"] == 0
-    assert values["genaiops.ndcg@3/1"] == pytest.approx((1 / math.log2(3) + 1 / 2) / (1 + 1 / math.log2(3)))
+    assert values["genaiops.precision@1/2"] == 0
+    assert values["genaiops.precision@3/2"] == pytest.approx(2 / 3)
+    assert values["genaiops.precision@10/2"] == pytest.approx(2 / 10)
+    assert (values["genaiops.recall@1/2"], values["genaiops.recall@3/2"], values["genaiops.recall/2"]) == (0, 1, 1)
+    assert values["genaiops.ndcg@1/2"] == 0
+    assert values["genaiops.ndcg@3/2"] == pytest.approx((1 / math.log2(3) + 1 / 2) / (1 + 1 / math.log2(3)))
 
 
 def test_unanswerable_questions_have_no_retrieval_value_and_failures_the_worst() -> None:
@@ -129,5 +129,5 @@ def test_unanswerable_questions_have_no_retrieval_value_and_failures_the_worst()
         record("", "a", retrieved=found, failed=True),
         record("a", "a", retrieved=()),
     ]
-    for metric, values in score(records, ["genaiops.precision/1", "genaiops.iou/1", "genaiops.mrr/1"]).items():
+    for metric, values in score(records, ["genaiops.precision/2", "genaiops.iou/2", "genaiops.mrr/2"]).items():
         assert values == [1, None, 0, 0], metric

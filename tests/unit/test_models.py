@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from resources.config import ModelsFile
 from resources.errors import BudgetExceededError, PermanentError
+from resources.model_config import ModelsFile
 from resources.models import BATCH_TOKENS, Budget, Clock, Models, Usage
 from tests.fake_openai import Changed, FakeOpenAI, FastClock, Status
 

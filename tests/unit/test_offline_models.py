@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 from resources import offline_extractive
-from resources.config import PromptConfig, load_config
+from resources.config import load_config
 from resources.offline_models import LexicalHash
 from resources.offline_text import commonness_weight, count_tokens, stem, words
+from resources.prompt_config import PromptConfig
 from resources.prompt_store import Passage, render
 
 DATA = Path(__file__).resolve().parents[2] / "data"

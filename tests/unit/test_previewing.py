@@ -72,3 +72,48 @@ def test_retry_says_how_many_values_will_be_asked_for_again(run: Any, server: Fa
     assert chunk_source(platform, "docs").steps[0].given_up == 1
     _, output = run("enrichment", "retry", "docs")
     assert "1 values will be asked for again" in output
+
+
+def test_preview_shows_what_a_semantic_chunker_embeds_to_cut(
+    make_platform: Callable[..., Platform], server: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its windows of sentences are sent before there is a chunk; every one that is shown is one that is sent."""
+    semantic = {"kind": "semantic", "unit": "tokens", "size": 60, "minimum": 10, "embedder": "paid"}
+    files = {"models.yaml": models(), "indexes/main.yaml": index("main", chunker=semantic, embedder="paid")}
+    platform = with_server(make_platform(**files), server)
+    monkeypatch.setattr(cli, "_platform", lambda: platform)
+
+    def shown() -> tuple[str, dict[str, Any], list[str]]:
+        words = CliRunner().invoke(cli.main, ["preview", "docs"])
+        result = CliRunner().invoke(cli.main, ["preview", "docs", "--json"])
+        assert (words.exit_code, result.exit_code) == (0, 0), words.output + result.output
+        (found,) = json.loads(result.output)
+        lines = [line for line in words.output.splitlines() if "cutting by paid" in line]
+        return words.output, found, lines
+
+    text = {
+        f"{n}.md": " ".join(f"Sentence {k} of page {n} speaks of thing {k % 7}." for k in range(8 + n))
+        for n in range(5)
+    }
+    commit(platform, "docs", text)
+    output, found, lines = shown()
+    items = {item["what"]: item for item in found["items"]}
+    cutting, vectors = items["cutting by paid"], items["vectors of paid"]
+    assert server.requests == []
+    assert len(lines) == 1
+    assert str(cutting["calls"]) in lines[0]
+    assert str(cutting["input_tokens"]) in lines[0]
+    assert found["calls"] == cutting["calls"] + vectors["calls"]
+    assert found["tokens"] == cutting["input_tokens"] + vectors["input_tokens"]
+    assert f"In all {found['calls']} calls, at most {found['tokens']} tokens" in output
+
+    chunk_source(platform, "docs", run_id="r")
+    assert len(server.requests) == cutting["calls"]
+    assert sum(len(request.texts) for request in server.requests) == cutting["needed"]
+    # texts that are cut are not cut again, so that only those of a new page are left
+    assert shown()[2] == []
+    commit(platform, "docs", {**text, "new.md": text["4.md"].replace("Sentence", "Statement")})
+    _, again, lines = shown()
+    assert len(lines) == 1
+    (left,) = (item for item in again["items"] if item["kind"] == "cutting")
+    assert 0 < left["needed"] < cutting["needed"]

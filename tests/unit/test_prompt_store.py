@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from resources.config import FewShot, PromptConfig, load_config
+from resources.config import load_config
 from resources.errors import ConfigError
 from resources.postgres import Database
+from resources.prompt_config import FewShot, PromptConfig
 from resources.prompt_store import Passage, printable, prompt_fingerprint, register, render
 
 DATA = Path(__file__).resolve().parents[2] / "data"

@@ -139,7 +139,7 @@ def test_symptoms_lead_to_advice(
     advice: str | None,
 ) -> None:  # fmt: skip
     metrics = {
-        "genaiops.recall/1": recall,
+        "genaiops.recall/2": recall,
         "genaiops.groundedness_lexical/1": grounded,
         "squad.f1/1": correct,
         "sacrebleu.chrf/1": similar,

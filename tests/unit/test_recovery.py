@@ -129,6 +129,36 @@ def test_a_run_of_the_queue_lives_as_long_as_its_code_server(instance: dg.Dagste
     assert status(instance, run_id) == expected
 
 
+@pytest.mark.parametrize(
+    ("state", "gone"),
+    [
+        (dg.DagsterRunStatus.STARTED, True),
+        (dg.DagsterRunStatus.STARTING, False),  # it may be just handing the run over; the start has a time limit
+        (dg.DagsterRunStatus.CANCELING, False),
+    ],
+)
+def test_another_code_server_at_the_same_address_does_not_know_the_run(
+    instance: dg.DagsterInstance, state: dg.DagsterRunStatus, gone: bool
+) -> None:
+    address = {"host": "code", "port": 4000}
+    run_id = add_run(instance, {SERVER_TAG: json.dumps(address)}, state)
+    failed = fail_abandoned_runs(instance, server_answers=lambda place: True, server_knows=lambda place, run: False)
+    assert failed == ([run_id] if gone else [])
+
+
+def test_a_run_that_ends_while_its_server_is_asked_stays_as_it_ended(instance: dg.DagsterInstance) -> None:
+    run_id = add_run(instance, {SERVER_TAG: json.dumps({"host": "code", "port": 4000})})
+
+    def server_knows(place: dict[str, object], run: str) -> bool:
+        ended = instance.get_run_by_id(run)
+        assert ended is not None
+        instance.report_run_canceled(ended)
+        return False
+
+    assert fail_abandoned_runs(instance, server_answers=lambda place: True, server_knows=server_knows) == []
+    assert status(instance, run_id) == dg.DagsterRunStatus.CANCELED
+
+
 def test_a_code_server_nobody_listens_for_is_gone(instance: dg.DagsterInstance) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, not listening: nobody else can open it meanwhile

@@ -11,8 +11,9 @@ import pytest
 from resources import query_translation as translation
 from resources import rerankers
 from resources.answerer import build_variant
-from resources.config import VariantChoice, load_config
+from resources.config import load_config
 from resources.errors import BudgetExceededError, ConfigError, ModelResponseError, PermanentError, TransientError
+from resources.experiment_config import VariantChoice
 from resources.index_config import RetrievalConfig
 from resources.models import Budget, Models, Usage
 from resources.platform import Platform

@@ -1,6 +1,9 @@
 """Decoding, normalisation and language detection."""
 
 import codecs
+import re
+import sys
+import unicodedata
 
 import pytest
 from hypothesis import given
@@ -87,3 +90,30 @@ def test_language_is_told_or_left_open(language: str | None, text: str) -> None:
 @pytest.mark.parametrize(("tag", "code"), [("de-AT", "de"), ("en_US", "en"), ("EN", "en"), ("x", None), (None, None)])
 def test_language_tags_are_reduced_to_the_language(tag: str | None, code: str | None) -> None:
     assert language_code(tag) == code
+
+
+def test_the_short_way_for_clean_text_gives_what_the_long_way_gives() -> None:
+    """Every character there is, inside a line and at the end of one, against the rules as they are written down."""
+    removed = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
+
+    def by_the_rules(text: str) -> str:
+        text = unicodedata.normalize("NFC", removed.sub("", re.sub("\r\n?|[\x0b\x0c\x85]", "\n", text)))
+        return "\n".join(line.rstrip() for line in text.split("\n")).strip("\n")
+
+    codes = [*range(0x3100), *range(0xD700, 0x10000), *range(0x10000, sys.maxunicode + 1, 977)]
+    for code in codes:
+        for text in (f"a{chr(code)}b", f"a{chr(code)}\nb {chr(code)}"):
+            assert normalise(text) == by_the_rules(text), hex(code)
+
+
+@given(st.text(alphabet="ab \t\n\r\x0b\x7f\x00é\u00a0\u2028", max_size=12))
+def test_normalising_follows_the_rules_in_any_order(text: str) -> None:
+    lines = re.sub("\r\n?|\x0b", "\n", text).replace("\x7f", "").replace("\x00", "").split("\n")
+    assert normalise(text) == "\n".join(line.rstrip() for line in lines).strip("\n")
+
+
+def test_a_language_is_the_same_with_and_without_a_character_beyond_ascii() -> None:
+    english = "The size of it is 3 x_y, and to the end of this-or-that it is as you can see. " * 3
+    german = "Das ist nicht die Seite, auf der es bei dem Text mit den Worten ist; sie wird auch von der. " * 3
+    for text, language in ((english, "en"), (german, "de")):
+        assert detect_language(text) == detect_language(f"{text} café") == language

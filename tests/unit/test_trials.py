@@ -87,7 +87,8 @@ def test_same_prompt_is_paid_once_for_several_variants(world: World) -> None:
 def test_retrieval_is_shared_only_by_equal_settings(world: World) -> None:
     search = FakeSearch(world)
     variants = [variant(), variant("strict"), variant(k=2), variant(mode="hybrid")]
-    plan = plan_trials(world.database, search, variants, world.scope(), run_id="run")
+    with world.database.lease("experiment:trial-run", "run") as lease:
+        plan = plan_trials(world.database, search, variants, world.scope(), run_id="run", lease=lease)
     assert search.searches == [("main", "vector", 1), ("main", "vector", 2), ("main", "hybrid", 1)]
     assert plan.searches == 9
 

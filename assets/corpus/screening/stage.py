@@ -19,7 +19,7 @@ from typing import Any
 from assets.corpus import parse_cache
 from assets.corpus.documents import LiveDocument
 from assets.corpus.headings import Heading
-from assets.corpus.parse_cache import CachedParse, Key, Parsed, ParseWork, Unparsed
+from assets.corpus.parse_cache import CachedParse, Failed, Key, Parsed, ParseWork, Unparsed
 from assets.corpus.parsing import ParsedDocument
 from assets.corpus.screening.detectors import Inspection, detectors_of, inspect, joined
 from assets.corpus.screening.findings import Detector, Finding, View
@@ -169,10 +169,34 @@ class Screening:
 
     # --- a batch ------------------------------------------------------------------------------------------
 
+    def unseen(self, batch: Sequence[Unparsed]) -> list[Unparsed]:
+        """The members of a batch that were never parsed."""
+        keys = sorted({item.key for item in batch})
+        with self._platform.database.connect() as connection:
+            rows = connection.execute(
+                """SELECT content_hash, parser_fingerprint FROM unnest(%s::bytea[], %s::text[])
+                       wanted (content_hash, parser_fingerprint)
+                   WHERE NOT EXISTS (SELECT FROM parse_result p WHERE p.content_hash = wanted.content_hash
+                                       AND p.parser_fingerprint = wanted.parser_fingerprint)
+                     AND NOT EXISTS (SELECT FROM screening_result r WHERE r.content_hash = wanted.content_hash
+                                       AND r.parser_fingerprint = wanted.parser_fingerprint)""",
+                ([key[0] for key in keys], [key[1] for key in keys]),
+            ).fetchall()
+        fresh = set(rows)
+        return [item for item in batch if item.key in fresh]
+
     def screen(
-        self, batch: Sequence[Unparsed], released: Collection[Key], work: ParseWork
+        self,
+        batch: Sequence[Unparsed],
+        released: Collection[Key],
+        work: ParseWork,
+        ahead: Mapping[Key, Parsed | Failed] | None = None,
     ) -> dict[tuple[Key, bool], Screened]:
-        """Parse what the cache lacks, screen it, and store what may be kept; an answer for every member."""
+        """Parse what the cache lacks, screen it, and store what may be kept; an answer for every member.
+
+        Args:
+            ahead: members that were parsed already.
+        """
         data = {item.key: item for item in batch}
         wanted = {(key, key in released) for key in data}
         found = self._resolve(wanted, data)
@@ -197,6 +221,7 @@ class Screening:
             self._lease,
             work,
             screen=judge_parsed,
+            ahead=ahead,
         )
         answers = dict(found)
         for key in missing:

@@ -24,7 +24,7 @@ WORST = 0.0
 
 
 class RetrievedChunk(Protocol):
-    """What metrics need of a search hit: a character range of a document, its text and its headings."""
+    """What metrics need of a search hit: the character range of a document that is read, its text and its headings."""
 
     @property
     def document_id(self) -> int: ...
@@ -68,7 +68,7 @@ class TrialRecord:
         answerable: whether the documents hold an answer; false for questions that must be refused.
         reference: the expected answer; ``None`` for unanswerable questions.
         gold: evidence spans; empty for unanswerable questions.
-        hits: retrieved chunks, best first.
+        hits: retrieved chunks, best first, each with the range that is read of it.
         answer: what the variant said.
         refused: whether it said that the documents do not tell.
         failed: an error kept the variant from answering.
@@ -108,6 +108,8 @@ class MetricDefinition:
     depth: int | None = None
 
 
+#: Version 1 looked at the chunks that were found, also where the model read more around them.
+_READ = "A chunk counts with all that is read of it: where retrieval expands it, the range it was expanded to."
 _RELEVANT = "A chunk is relevant when it shares at least one character with a gold span of its document."
 _COVERED = "A span is covered when at least half of its characters lie inside the chunks retrieved so far."
 _ANSWERABLE = "answerable questions"
@@ -139,12 +141,13 @@ def _retrieval() -> Iterable[MetricDefinition]:
             False,
         ),
     }
-    for name, (title, definition, at_depths) in described.items():
-        yield MetricDefinition(f"genaiops.{name}/1", title, definition, _ANSWERABLE, True, "retrieval")
+    for name, (title, formula, at_depths) in described.items():
+        definition = f"{formula} {_READ}"
+        yield MetricDefinition(f"genaiops.{name}/2", title, definition, _ANSWERABLE, True, "retrieval")
         for depth in FIXED_DEPTHS if at_depths else ():
             missing = f" Over the first {depth} chunks; ranks a variant does not fill count as not relevant."
             yield MetricDefinition(
-                f"genaiops.{name}@{depth}/1", f"{title}@{depth}", definition + missing, _ANSWERABLE, True, "retrieval",
+                f"genaiops.{name}@{depth}/2", f"{title}@{depth}", definition + missing, _ANSWERABLE, True, "retrieval",
                 depth=depth,
             )  # fmt: skip
 
