@@ -1,0 +1,138 @@
+"""Commands: running the lifecycle, and looking after what it left.
+
+Belongs here: arguments, help texts, printing. Does not belong here: what the commands do; each calls a plain module.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from pipelines.commands.support import known_names, open_config, open_platform, open_settings
+
+
+@click.command()
+@click.option(
+    "--source",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A folder of your own documents; it becomes a project of its own beside the sample.",
+)
+@click.option("--name", help="Name of that project; by default the folder's name.")
+@click.option(
+    "--questions",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Your own questions (JSONL) for --source.",
+)
+def demo(source: Path | None, name: str | None, questions: Path | None) -> None:
+    """Run the whole lifecycle and print a report.
+
+    Documents are parsed, chunked, embedded and published as a snapshot; the evaluation set is resolved; every
+    prompt variant is scored; drift is reported. All of it runs through Dagster and is visible later in the UI.
+    A second run does only what changed.
+    """
+    from pipelines import demo as lifecycle
+
+    settings = open_settings()
+    if source:
+        settings = lifecycle.own_project(settings, source, name=name, questions=questions)
+    sys.exit(0 if lifecycle.run_demo(settings) else 1)
+
+
+@click.command()
+@click.option("--port", default=3000, show_default=True, help="Port of the UI.")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="The UI has no login: keep it on loopback or behind a proxy that has one.",
+)
+def dev(port: int, host: str) -> None:
+    """Open the Dagster UI: webserver and daemon, with schedules and sensors on."""
+    from pipelines.server import serve
+
+    sys.exit(serve(open_settings(), host=host, port=port))
+
+
+@click.command()
+@click.argument("sources", nargs=-1)
+def refresh(sources: tuple[str, ...]) -> None:
+    """Refresh SOURCES (default: all): list, parse, chunk, embed, check, publish.
+
+    Exits 1 when a run failed or a blocking check kept a snapshot from being published.
+    """
+    from pipelines.demo import run_tasks
+    from pipelines.runner import refresh_tasks
+
+    settings = open_settings()
+    config = open_config(settings)
+    known_names("source", sources, [*config.source_names, *config.sources])
+    sys.exit(0 if run_tasks(settings, refresh_tasks(config.expand_sources(sources or config.source_names))) else 1)
+
+
+@click.command()
+@click.argument("experiments", nargs=-1)
+def evaluate(experiments: tuple[str, ...]) -> None:
+    """Resolve the evaluation sets and score the variants of EXPERIMENTS (default: all)."""
+    from pipelines.demo import run_tasks
+    from pipelines.runner import evaluation_tasks
+
+    settings = open_settings()
+    config = open_config(settings)
+    known_names("experiment", experiments, list(config.experiments))
+    sys.exit(0 if run_tasks(settings, evaluation_tasks(config, list(experiments) or list(config.experiments))) else 1)
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def status(as_json: bool) -> None:
+    """Show what is loaded, published, serving, recommended and failing."""
+    from pipelines.status import collect, describe
+
+    report = collect(open_platform())
+    if as_json:
+        click.echo(json.dumps(report, indent=2, ensure_ascii=False, default=str))
+    else:
+        describe(report)
+
+
+@click.command()
+def validate() -> None:
+    """Check every file under the data directory; say what is wrong and how to mend it."""
+    platform = open_platform()
+    config = platform.config
+    click.echo(
+        f"{config.data_dir}: {len(config.source_names)} sources, {len(config.indexes)} indexes, {len(config.prompts)} prompts, "
+        f"{len(config.datasets)} evaluation datasets, {len(config.experiments)} experiments. All valid."
+    )
+
+
+@click.command()
+def maintain() -> None:
+    """Apply retention now: snapshots and caches nothing needs, old interactions, Dagster's event log; then audit."""
+    from pipelines.demo import run_tasks
+    from pipelines.runner import maintenance_tasks
+
+    sys.exit(0 if run_tasks(open_settings(), maintenance_tasks()) else 1)
+
+
+@click.command()
+def stop() -> None:
+    """Stop the embedded PostgreSQL; any command starts it again."""
+    from resources.postgres import stop_embedded
+
+    directory = open_settings().state_dir / "postgres"
+    stop_embedded(directory)
+    click.echo(f"PostgreSQL in {directory} is stopped.")
+
+
+COMMANDS = (
+    demo,
+    dev,
+    refresh,
+    evaluate,
+    status,
+    validate,
+    maintain,
+    stop,
+)
