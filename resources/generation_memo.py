@@ -6,7 +6,7 @@ Does not belong here: what is asked (answerer.py, query_translation.py, reranker
 
 import contextlib
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -38,25 +38,34 @@ class GenerationMemo:
         *,
         read: Callable[[str], Any] = lambda text: text,
         documents: Collection[int] = (),
+        extra: Mapping[str, Any] | None = None,
+        draw: int = 0,
+        tries: int = FORM_TRIES,
     ) -> tuple[str, ChatResult]:
         """The answer to ``messages``, from the memo when it was ever given.
 
         Args:
             read: refuses an answer that has not the wanted form with ValueError; only what it accepts is remembered.
             documents: whose text is in the messages; if one is erased meanwhile, nothing is remembered.
+            extra: parameters of this request alone; see ``Chat.complete``.
+            draw: number of the answer wanted, from 0: the same question may be asked again to see how answers vary.
+            tries: how often to ask when the answer has not the wanted form.
 
         Returns:
             Fingerprint of the row in table ``generation``, and the answer with the usage of the call really made.
 
         Raises:
-            ModelResponseError: the answer had not the wanted form, ``FORM_TRIES`` times.
+            ModelResponseError: the answer had not the wanted form, ``tries`` times.
             GenaiopsError: the model did not answer; see ``Chat.complete``. Nothing is stored then.
         """
-        key = fingerprint({"model": chat.fingerprint, "messages": messages})
+        request: dict[str, Any] = {"model": chat.fingerprint, "messages": messages}
+        request |= {"extra": dict(extra)} if extra else {}
+        request |= {"draw": draw} if draw else {}
+        key = fingerprint(request)
         with self._locks.hold(key):
             known = self._stored(key)
             if known is None:
-                said = _ask(chat, messages, read)
+                said = _ask(chat, messages, read, extra, tries)
                 known = self._store(key, said, messages, chat.fingerprint, run_id, documents)
         return key, known
 
@@ -94,11 +103,17 @@ class GenerationMemo:
         return self._stored(key) or said
 
 
-def _ask(chat: Chat, messages: Sequence[dict[str, str]], read: Callable[[str], Any]) -> ChatResult:
+def _ask(
+    chat: Chat,
+    messages: Sequence[dict[str, str]],
+    read: Callable[[str], Any],
+    extra: Mapping[str, Any] | None,
+    tries: int,
+) -> ChatResult:
     used = Usage()
     problem = ""
-    for _ in range(FORM_TRIES):
-        said = chat.complete(messages)
+    for _ in range(tries):
+        said = chat.complete(messages, extra=extra)
         used = used + said.usage
         said = replace(said, text=printable(said.text), usage=used)
         try:
@@ -109,7 +124,7 @@ def _ask(chat: Chat, messages: Sequence[dict[str, str]], read: Callable[[str], A
         return said
     # Raised outside the except block: what the model said may quote a document and must not travel as the cause.
     raise ModelResponseError(
-        f"chat model {chat.config.name!r}: unusable answer: {problem}; gave up after {FORM_TRIES} tries"
+        f"chat model {chat.config.name!r}: unusable answer: {problem}; gave up after {tries} tries"
     )
 
 

@@ -439,11 +439,7 @@ class Chat:
     """
 
     def __init__(self, config: ChatModel, endpoint: _Endpoint, budget: Budget | None) -> None:
-        for reserved in ("model", "messages", "stream", "n"):
-            if reserved in config.parameters:
-                raise PermanentError(
-                    f"models.yaml: chat model {config.name!r}: parameters must not contain {reserved!r}; it is set here"
-                )
+        _refuse_reserved(config.name, config.parameters)
         self.config = config
         self.offline = endpoint.offline
         self.fingerprint = fingerprint(
@@ -460,17 +456,19 @@ class Chat:
     def __repr__(self) -> str:
         return f"Chat({self.config.name}: {self.config.model})"
 
-    def estimate(self, messages: Sequence[Mapping[str, str]]) -> Usage:
-        """What ``complete(messages)`` would use at most, by our own token count; nothing is sent."""
+    def estimate(self, messages: Sequence[Mapping[str, str]], *, extra: Mapping[str, Any] | None = None) -> Usage:
+        """What ``complete`` would use at most, by our own token count; nothing is sent."""
         tokens = sum(offline_models.count_tokens(message["content"]) + 4 for message in messages)
-        limit = self.config.parameters.get("max_completion_tokens") or self.config.parameters.get("max_tokens")
+        parameters = {**self.config.parameters, **(extra or {})}
+        limit = parameters.get("max_completion_tokens") or parameters.get("max_tokens")
         return _priced(self.config.price, 1, tokens, int(limit or ANSWER_TOKENS))
 
-    def complete(self, messages: Sequence[Mapping[str, str]]) -> ChatResult:
+    def complete(self, messages: Sequence[Mapping[str, str]], *, extra: Mapping[str, Any] | None = None) -> ChatResult:
         """Ask for one answer.
 
         Args:
             messages: ``{"role": ..., "content": ...}`` in order.
+            extra: parameters of this request alone, such as ``response_format`` or ``seed``; they win over the model's.
 
         Raises:
             PermanentError: the request can never succeed (key, unknown model, context too long).
@@ -478,18 +476,27 @@ class Chat:
             TransientError: the provider did not answer within the allowed tries.
             ModelResponseError: it answered, but with nothing usable, within the allowed tries.
         """
-        estimate = self.estimate(messages)
+        _refuse_reserved(self.config.name, extra or {})
+        estimate = self.estimate(messages, extra=extra)
         if self._budget:
             self._budget.hold([estimate])
         body = {
             "model": self.config.model,
             "messages": [dict(message) for message in messages],
             # As extra body, parameters that only some servers know pass through as they are.
-            "extra_body": self.config.parameters,
+            "extra_body": {**self.config.parameters, **(extra or {})},
         }
         reply = self._endpoint.call(body, _read_answer, estimate, self._budget)
         text, model, finish_reason = reply.value
         return ChatResult(text, reply.usage, reply.seconds, model or self.config.model, finish_reason)
+
+
+def _refuse_reserved(model: str, parameters: Mapping[str, Any]) -> None:
+    for reserved in ("model", "messages", "stream", "n"):
+        if reserved in parameters:
+            raise PermanentError(
+                f"models.yaml: chat model {model!r}: parameters must not contain {reserved!r}; it is set here"
+            )
 
 
 class Reranker:

@@ -100,6 +100,21 @@ def test_chat_parameters_are_sent_as_they_are() -> None:
     assert 0 < result.latency < 60
 
 
+def test_parameters_of_one_request_win_and_stay_with_it() -> None:
+    with FakeOpenAI() as server:
+        chat = models(server, chat={"parameters": {"temperature": 0, "max_tokens": 10}}).chat("c")
+        chat.complete(QUESTION, extra={"temperature": 1, "seed": 3})
+        chat.complete(QUESTION)
+        first, second = (request.body for request in server.requests)
+        assert (first["temperature"], first["seed"], first["max_tokens"]) == (1, 3, 10)
+        assert second["temperature"] == 0
+        assert "seed" not in second
+        assert chat.estimate(QUESTION, extra={"max_tokens": 50}).output_tokens == 50
+        with pytest.raises(PermanentError, match="must not contain 'n'"):
+            chat.complete(QUESTION, extra={"n": 2})
+        assert len(server.requests) == 2
+
+
 def test_parameters_must_not_replace_what_is_set_here() -> None:
     with FakeOpenAI() as server:
         with pytest.raises(PermanentError, match=r"chat model 'c': parameters must not contain 'stream'"):
