@@ -292,25 +292,38 @@ def _chunk_missing(
     with platform.database.connect() as connection:
         missing = _missing_sets(connection, work.source, chunker_key)
     writing: Future[None] | None = None
-    for hashes in _batches(missing):
-        tools = ChunkTools(models)
-        with platform.database.connect() as connection:
-            texts = connection.execute(
-                "SELECT text_hash, text FROM document_text WHERE text_hash = ANY(%s) ORDER BY text_hash", (hashes,)
-            ).fetchall()
-        cut = chunk_texts([text for _, text in texts], chunker, tools)
-        batch = ChunkBatch(chunker, [ChunkedText(key, text, new) for (key, text), new in zip(texts, cut, strict=True)])
-        work.windows, work.windows_usage = work.windows + tools.windows, work.windows_usage + tools.usage
-        good = gate(batch)
+    try:
+        for hashes in _batches(missing):
+            batch = _cut(platform, models, work, chunker, hashes)
+            good = gate(batch)
+            if writing:
+                writing.result()
+            writing = None
+            if not good:
+                return False
+            # The server takes about as long to write a batch as it takes to cut and judge the next one.
+            writing = in_background(partial(_write_batch, platform, work, chunker_key, enrichments, batch))
+    except BaseException:
         if writing:
-            writing.result()
-        if not good:
-            return False
-        # The server takes as long to write a batch as it takes to cut and judge the next one.
-        writing = in_background(partial(_write_batch, platform, work, chunker_key, enrichments, batch))
+            writing.exception()  # nobody should find it still writing
+        raise
     if writing:
         writing.result()
     return True
+
+
+def _cut(
+    platform: Platform, models: Models, work: ChunkWork, chunker: ChunkerConfig, hashes: Sequence[bytes]
+) -> ChunkBatch:
+    tools = ChunkTools(models)
+    with platform.database.connect() as connection:
+        texts = connection.execute(
+            "SELECT text_hash, text FROM document_text WHERE text_hash = ANY(%s) ORDER BY text_hash", (list(hashes),)
+        ).fetchall()
+    cut = chunk_texts([text for _, text in texts], chunker, tools)
+    batch = ChunkBatch(chunker, [ChunkedText(key, text, new) for (key, text), new in zip(texts, cut, strict=True)])
+    work.windows, work.windows_usage = work.windows + tools.windows, work.windows_usage + tools.usage
+    return batch
 
 
 def _write_batch(

@@ -197,7 +197,7 @@ def store(connection: Connection, results: "Mapping[Key, Parsed | Failed]") -> N
     connection.execute(
         """INSERT INTO parse_result (content_hash, parser_fingerprint, text_hash, title, headings, language, licence,
                                      origin_time, metadata, failure_code, failure_reason, seconds)
-           SELECT * FROM unnest(%s::bytea[], %s::text[], %s::bytea[], %s::text[], %s::jsonb[], %s::text[], %s::text[],
+           SELECT * FROM unnest(%s::bytea[], %s::text[], %s::bytea[], %s::text[], %b::text[]::jsonb[], %s::text[], %s::text[],
                                 %s::timestamptz[], %s::jsonb[], %s::text[], %s::text[], %s::double precision[])
            ON CONFLICT (content_hash, parser_fingerprint) DO UPDATE SET
                text_hash = EXCLUDED.text_hash, title = EXCLUDED.title, headings = EXCLUDED.headings,

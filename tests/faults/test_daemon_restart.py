@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +152,7 @@ def at_rest(parts: Parts, instance: dg.DagsterInstance) -> bool:
 
 
 def assert_each_change_arrived_once(
-    parts: Parts, instance: dg.DagsterInstance, fresh_database: Database, *, changes: int, runs: int
+    parts: Parts, instance: dg.DagsterInstance, fresh_database: Database, *, changes: Collection[int], runs: int
 ) -> None:
     """The state is that of a fresh build, made in so many revisions, by at most so many runs that were asked for."""
     until("everything rests, and no run failed for good", lambda: at_rest(parts, instance))
@@ -161,8 +161,13 @@ def assert_each_change_arrived_once(
     assert len(set(keys)) == len(keys), "a request was made into two runs"
     assert len({run.tags[FINGERPRINT_TAG] for run in asked}) == len(asked), "a state of the source was asked for twice"
     assert len(asked) <= runs
-    assert parts.numbers() == {"revisions": list(range(1, changes + 1)), "snapshots": list(range(1, changes + 1))}
     platform = parts.platform
+    with platform.database.connect() as connection:
+        versions = [v for (v,) in connection.execute("SELECT data_version FROM source_revision ORDER BY revision")]
+    assert len(versions) in changes
+    assert len(set(versions)) == len(versions), "a change was committed twice"
+    consecutive = list(range(1, len(versions) + 1))
+    assert parts.numbers() == {"revisions": consecutive, "snapshots": consecutive}
     fresh = Platform(platform.config, fresh_database, parts.root / "calm")
     with dg.DagsterInstance.ephemeral() as calm:
         refresh(fresh, "docs", calm)
@@ -186,7 +191,7 @@ def test_both_killed_between_an_edit_and_the_tick_that_would_have_asked_for_it(
 
     parts.code_server()
     parts.daemon()
-    assert_each_change_arrived_once(parts, instance, make_database(), changes=2, runs=2)
+    assert_each_change_arrived_once(parts, instance, make_database(), changes=[2], runs=2)
 
 
 #: Where the daemon dies, and what has become of the first request by then.
@@ -211,7 +216,7 @@ def test_the_daemon_killed_after_a_run_was_requested_and_before_it_began(
 
     parts.daemon()
     # what was asked for before the edit finds the edit already; what is asked for after it changes nothing
-    assert_each_change_arrived_once(parts, instance, make_database(), changes=1, runs=2)
+    assert_each_change_arrived_once(parts, instance, make_database(), changes=[1], runs=2)
 
 
 def age(parts: Parts, instance: dg.DagsterInstance, days: int) -> None:
@@ -239,7 +244,7 @@ def test_the_daemon_killed_while_the_run_is_going(
     kill(daemon)
     parts.edit(**LATER)
     parts.daemon()
-    assert_each_change_arrived_once(parts, instance, make_database(), changes=2, runs=2)
+    assert_each_change_arrived_once(parts, instance, make_database(), changes=[2], runs=2)
 
 
 @pytest.mark.parametrize("with_its_run", [True, False])
@@ -261,7 +266,9 @@ def test_the_code_server_killed_while_the_run_is_going(
 
     parts.code_server()  # at the same address: it answers, and knows nothing of that run
     until("the run is given up", lambda: status(instance, first) == dg.DagsterRunStatus.FAILURE, 120)
-    assert_each_change_arrived_once(parts, instance, make_database(), changes=1, runs=2)
+    # a run that outlived its server may commit what it had read until its retry takes the lease; then no more
+    allowed = [1] if with_its_run else [1, 2]
+    assert_each_change_arrived_once(parts, instance, make_database(), changes=allowed, runs=2)
     assert parts.committed_by() != first
 
 
