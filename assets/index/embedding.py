@@ -3,18 +3,21 @@
 Belongs here: finding what is missing, rebuilding the input texts, validating and storing vectors.
 Does not belong here: calling the provider (resources/models.py), putting vectors into an index (staging.py).
 
-A batch is one transaction, so a kill loses at most the batch in flight and nothing that was paid for before.
+A batch is one transaction, stored while the next one is made: a kill loses at most these two.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from psycopg.types.json import Jsonb
 
+from assets.background import in_background
 from assets.chunks.enrichment import embedding_input, title_of
 from assets.chunks.enrichment_cache import StepRow, values_of
 from assets.chunks.spending import affordable_models
@@ -273,17 +276,33 @@ def _embed_window(
     embedder = models.embedder(specification.model.name)
     inputs = sorted(_inputs(platform, specification, window, texts), key=lambda item: (-len(item[1]), item[0]))
     size = specification.model.batch_size * specification.model.limits.concurrency
-    for first in range(0, len(inputs), size):
-        batch = inputs[first : first + size]
-        result = embedder.embed([text for _, text in batch])
-        work.usage = work.usage + result.usage
-        usable = validate([key for key, _ in batch], result.vectors, work)
-        if usable:
-            with platform.database.connect() as connection:
-                store(connection, embedder_id, [batch[i][0] for i in usable], result.vectors[usable], run_id)
-        work.computed += len(usable)
-        work.batches += 1
+    storing: Future[None] | None = None
+    try:
+        for first in range(0, len(inputs), size):
+            batch = inputs[first : first + size]
+            result = embedder.embed([text for _, text in batch])
+            work.usage = work.usage + result.usage
+            usable = validate([key for key, _ in batch], result.vectors, work)
+            _wait_for(storing)  # one batch is stored while the next one is embedded
+            storing = in_background(
+                partial(_store, platform, embedder_id, [batch[i][0] for i in usable], result.vectors[usable], run_id)
+            )
+            work.computed += len(usable)
+            work.batches += 1
+    finally:
+        _wait_for(storing)  # paid for, whatever became of the next one
+
+
+def _wait_for(storing: Future[None] | None) -> None:
+    if storing is not None:
+        storing.result()
         crash_point("index.embedded_batch")
+
+
+def _store(platform: Platform, embedder_id: int, keys: Sequence[bytes], vectors: np.ndarray, run_id: str) -> None:
+    if keys:
+        with platform.database.connect() as connection:
+            store(connection, embedder_id, keys, vectors, run_id)
 
 
 def _hold_texts(platform: Platform, window: list[_Missing], held: dict[bytes, str]) -> None:

@@ -362,7 +362,7 @@ def test_caps_on_the_work_cost_no_quality(make_platform: Make, shared_data: Path
     with platform.database.connect() as connection:
         row = connection.execute("SELECT pg_get_functiondef('candidate_query'::regproc)").fetchone()
         assert row is not None
-        smaller = row[0].replace("greatest(700, least(1500, 10000 /", "greatest(7, least(15, 100 /")
+        smaller = row[0].replace("greatest(500, least(1000, 7000 /", "greatest(5, least(10, 70 /")
         assert smaller != row[0]
         connection.execute(sql.SQL(smaller))
     capped = rankings(platform, data)

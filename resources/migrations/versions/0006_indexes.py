@@ -88,7 +88,7 @@ CREATE FUNCTION candidate_query(words text[], frequencies bigint[], chunks bigin
 RETURNS tsquery LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 DECLARE
     number constant integer := coalesce(cardinality(words), 0);
-    to_rank constant double precision := greatest(700, least(1500, 10000 / greatest(number, 1)));
+    to_rank constant double precision := greatest(500, least(1000, 7000 / greatest(number, 1)));
     to_read constant double precision := 6000;
     companions constant integer := 3;
     ranked double precision := 0;
