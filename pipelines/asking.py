@@ -44,12 +44,14 @@ class Reply:
                 for citation in self.answer.citations
             ],
             "passages": [hit.to_json() for hit in self.answer.hits],
+            "supplied": self.answer.supplied,
             "index": self.variant.index,
             "snapshot": self.answer.snapshot,
             "variant": self.variant.name,
             "variant_fingerprint": self.variant.fingerprint,
             "why_this_variant": self.variant_reason,
             "generation": self.answer.generation,
+            "steps": list(self.answer.steps),
             "retrieval": self.answer.retrieval,
             "usage": self.answer.usage.to_json(),
             "retrieval_seconds": self.answer.retrieval_latency,
@@ -94,7 +96,9 @@ def answer_question(
     if experiment not in config.experiments:
         raise PermanentError(f"there is no experiment {experiment!r}; there are: {', '.join(config.experiments)}")
     if variant:
-        by_name = {item.name: item for item in expand(config, models, config.experiments[experiment])}
+        with platform.database.connect() as connection:
+            variants = expand(config, models, config.experiments[experiment], connection)
+        by_name = {item.name: item for item in variants}
         if variant not in by_name:
             near = difflib.get_close_matches(variant, by_name, n=1)
             hint = f". Did you mean {near[0]!r}?" if near else ""

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from pipelines.commands import asking, erasing, experiments, indexes, lifecycle, sources
+from pipelines.commands import asking, comparing, datasets, erasing, experiments, indexes, lifecycle, prompts, sources
 from resources.errors import GenaiopsError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -59,7 +59,7 @@ def main(project: str | None) -> None:
         os.environ["GENAIOPS_PROJECT"] = project
 
 
-for _module in (asking, erasing, experiments, indexes, lifecycle, sources):
+for _module in (asking, comparing, datasets, erasing, experiments, indexes, lifecycle, prompts, sources):
     for _command in _module.COMMANDS:
         main.add_command(_command)
 

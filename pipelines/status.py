@@ -84,7 +84,12 @@ def describe(report: dict[str, Any]) -> None:
         )
     heading("Evaluation")
     for row in report["datasets"]:
-        click.echo(f"  {row['dataset']}: version {row['version']}, {row['counts']}")
+        counts = row["counts"]
+        splits = ", ".join(f"{name} {number}" for name, number in sorted(counts.get("splits", {}).items()))
+        click.echo(
+            f"  {row['dataset']}: version {row['version']}, {counts.get('questions')} questions ({splits}), "
+            f"{counts.get('unanswerable')} unanswerable, {counts.get('stale')} stale"
+        )
     champions = {row["experiment"]: row for row in report["champions"]}
     for row in report["experiments"]:
         champion = champions.get(row["experiment"])

@@ -1,190 +1,34 @@
 """The answerer: retrieve, build the prompt, ask the model, read the citations.
 
-Belongs here: what a variant is, also one that is only on record, and parsing citations and refusals.
-Does not belong here: retrieval (retrieval.py), templates (prompt_store.py), the memo of calls (generation_memo.py), the
-call itself (models.py), and comparing variants (assets/experiments).
+Belongs here: asking a prompt or a chain of prompts, and parsing citations and refusals.
+Does not belong here: what a variant is (variants.py), retrieval (retrieval.py), what of it is shown (context.py),
+templates (prompt_store.py), the memo of calls (generation_memo.py), the call itself (models.py), and comparing variants
+(assets/experiments).
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from resources.config import ProjectConfig
-from resources.errors import GenaiopsError, PermanentError
-from resources.experiment_config import VariantChoice
-from resources.fingerprint import fingerprint
+from resources.context import Assembled, assemble
 from resources.generation_memo import GenerationMemo
-from resources.index_config import RetrievalConfig
-from resources.models import Models, Usage
-from resources.postgres import Connection, Database
-from resources.prompt_config import PromptConfig
-from resources.prompt_store import Passage, printable, prompt_fingerprint, render
+from resources.models import ChatResult, Models, Usage
+from resources.postgres import Database
+from resources.prompt_store import printable, render
+from resources.variants import Restored, Variant, build_variant, narrowed, restore_variant
 
 if TYPE_CHECKING:
     from resources.retrieval import Searcher
     from resources.vector_index import SearchFilter, SearchHit, SearchResult
 
-#: Covers how passages are numbered and answers are read; part of every variant fingerprint.
-CODE_VERSION = "1"
+__all__ = [
+    "Answer", "Answerer", "Citation", "Restored", "Variant", "build_variant", "is_refusal", "parse_citations",
+    "restore_variant", "strip_citations",
+]  # fmt: skip
 
 _MARKER = re.compile(r"\[(\d{1,4}(?:\s*[,;–-]\s*\d{1,4})*)\]")
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A complete answerer configuration.
-
-    Attributes:
-        name: for people: ``index/prompt/search mode/k/model``.
-        ef_search: breadth of the graph search; below ``exact_below`` rows search is exact.
-        retrieval: the steps between question and passages, with the weights of the fusion written out.
-        retrieval_fingerprint: of these steps with their prompts and models (retrieval.py).
-    """
-
-    name: str
-    index: str
-    index_fingerprint: str
-    prompt: PromptConfig
-    search_mode: str
-    k: int
-    model: str
-    model_fingerprint: str
-    ef_search: int | str = 0
-    exact_below: int = 0
-    retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
-    retrieval_fingerprint: str = ""
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Hash of everything that can change an answer, and of the names of index, prompt and model."""
-        return fingerprint(
-            {
-                "code": CODE_VERSION,
-                "index": self.index,
-                "index_fingerprint": self.index_fingerprint,
-                "ef_search": self.ef_search,
-                "exact_below": self.exact_below,
-                "prompt": prompt_fingerprint(self.prompt),
-                "search_mode": self.search_mode,
-                "k": self.k,
-                "model": self.model,
-                "model_fingerprint": self.model_fingerprint,
-                "retrieval": self.retrieval_fingerprint,
-            }
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """The configuration as a JSON object, with its fingerprint."""
-        return {
-            "name": self.name,
-            "fingerprint": self.fingerprint,
-            "index": self.index,
-            "index_fingerprint": self.index_fingerprint,
-            "ef_search": self.ef_search,
-            "exact_below": self.exact_below,
-            "prompt": self.prompt.model_dump(mode="json"),
-            "search_mode": self.search_mode,
-            "k": self.k,
-            "model": self.model,
-            "model_fingerprint": self.model_fingerprint,
-            "retrieval": self.retrieval.model_dump(mode="json"),
-            "retrieval_fingerprint": self.retrieval_fingerprint,
-        }
-
-
-def build_variant(config: ProjectConfig, models: Models, choice: VariantChoice) -> Variant:
-    """The variant a choice of names stands for.
-
-    Raises:
-        PermanentError: a model's key is missing.
-    """
-    from resources.retrieval import resolved, retrieval_fingerprint
-    from resources.vector_index import index_fingerprint
-
-    index = config.indexes[choice.index]
-    hnsw = index.hnsw
-    retrieval = resolved(index.retrieval, lexical=models.embedder(index.embedder).offline)
-    return Variant(
-        name=f"{choice.index}/{choice.prompt}/{choice.search_mode}/k{choice.k}/{choice.model}",
-        index=choice.index,
-        index_fingerprint=index_fingerprint(config, models, choice.index),
-        prompt=config.prompts[choice.prompt],
-        search_mode=choice.search_mode,
-        k=choice.k,
-        model=choice.model,
-        model_fingerprint=models.chat(choice.model).fingerprint,
-        ef_search=hnsw.ef_search,
-        exact_below=hnsw.exact_below,
-        retrieval=retrieval,
-        retrieval_fingerprint=retrieval_fingerprint(retrieval, models),
-    )
-
-
-@dataclass(frozen=True)
-class Restored:
-    """A variant as it is on record.
-
-    Attributes:
-        snapshot: the retained snapshot that fits it when the serving one does not; None: the serving one fits.
-    """
-
-    variant: Variant
-    snapshot: int | None
-
-
-def restore_variant(
-    connection: Connection, config: ProjectConfig, models: Models, stored: Mapping[str, Any]
-) -> Restored:
-    """Build a variant from what was put on record, whatever the configuration says now, so that it answers as it did.
-
-    Args:
-        stored: column ``config`` of table ``variant``.
-
-    Raises:
-        PermanentError: it cannot answer as it did; the message says what is gone, to follow the variant's name.
-    """
-    from resources.retrieval import retrieval_fingerprint
-
-    if "retrieval" not in stored:
-        raise PermanentError("was put on record by an earlier version of the code")
-    try:
-        variant = Variant(
-            **{key: value for key, value in stored.items() if key not in ("fingerprint", "prompt", "retrieval")},
-            prompt=PromptConfig.model_validate(stored["prompt"]),
-            retrieval=RetrievalConfig.model_validate(stored["retrieval"]),
-        )
-    except (ValidationError, TypeError):
-        variant = None
-    if variant is None or variant.fingerprint != stored["fingerprint"]:
-        raise PermanentError("was put on record by another version of the code")
-    try:
-        model = models.chat(variant.model).fingerprint
-    except GenaiopsError:
-        raise PermanentError(f"needs the chat model {variant.model!r}, which models.yaml no longer has") from None
-    if model != variant.model_fingerprint:
-        raise PermanentError(f"needs the chat model {variant.model!r} as it was; models.yaml has changed it")
-    try:
-        retrieval = retrieval_fingerprint(variant.retrieval, models)
-    except GenaiopsError:
-        retrieval = None
-    if retrieval != variant.retrieval_fingerprint:
-        raise PermanentError("needs a model or prompt for retrieval that has changed since")
-    hnsw = config.indexes[variant.index].hnsw if variant.index in config.indexes else None
-    if hnsw is None or (hnsw.ef_search, hnsw.exact_below) != (variant.ef_search, variant.exact_below):
-        raise PermanentError(f"searches index {variant.index!r} with another ef_search or exact_below")
-    row = connection.execute(
-        """SELECT s.snapshot, s.snapshot = i.serving FROM index_state i JOIN index_snapshot s USING (index_name)
-           JOIN index_build b USING (build_id)
-           WHERE i.index_name = %s AND b.fingerprint = %s ORDER BY s.snapshot = i.serving DESC, s.snapshot DESC LIMIT 1""",
-        (variant.index, variant.index_fingerprint),
-    ).fetchone()
-    if row is None:
-        raise PermanentError(f"needs index {variant.index!r} as it was, and no such snapshot is retained")
-    return Restored(variant, None if row[1] else row[0])
 
 
 @dataclass(frozen=True)
@@ -208,12 +52,14 @@ class Answer:
     Attributes:
         text: as the model gave it, citation marks included (``strip_citations`` removes them).
         refused: the model said that the documents do not hold the answer.
-        citations: passages named by marks that exist, in order of first mention; empty when refused.
-        messages: what was sent to the model.
+        citations: passages named by marks that exist and were shown, in order of first mention; empty when refused.
+        messages: what was sent to the model, at the last step.
         usage: of the model calls that were really made, retrieval's included, also when they came from the memo.
         generation_latency: seconds, likewise.
         generation: fingerprint of the row in table ``generation``.
         retrieval: what was done to find the passages (``retrieval.Retriever``), with the usage of its model calls.
+        supplied: what of the hits the prompt held, in ranges of their documents (``context.Assembled.to_json``).
+        steps: like ``generation``, of the earlier steps of a chain.
     """
 
     text: str
@@ -227,6 +73,8 @@ class Answer:
     snapshot: int
     generation: str
     retrieval: dict[str, Any] = field(default_factory=dict)
+    supplied: dict[str, Any] = field(default_factory=dict)
+    steps: tuple[str, ...] = ()
 
 
 class Answerer:
@@ -255,6 +103,7 @@ class Answerer:
             GenaiopsError: a model did not answer; see ``Chat.complete``.
         """
         question = printable(question)
+        options: dict[str, Any] = {**variant.search_options, "filters": narrowed(variant.filters, filters)}
         result = self.retriever.retrieve(
             variant.index,
             question,
@@ -262,49 +111,63 @@ class Answerer:
             k=variant.k,
             settings=variant.retrieval,
             snapshot=snapshot,
-            filters=filters,
             run_id=run_id,
+            **options,
         )
         return self.generate(variant, question, result, run_id=run_id)
 
     def generate(self, variant: Variant, question: str, result: "SearchResult", *, run_id: str) -> Answer:
         """Answer from what was retrieved.
 
-        The call is memoised by the rendered messages, the model and its parameters, so it is paid once.
+        Every call is memoised by the rendered messages, the model and its parameters, so it is paid once. The steps of a
+        chain are asked one after the other; the answer of one is quoted in the prompts after it.
 
         Raises:
             ConfigError: the prompt's template is wrong.
-            GenaiopsError: the model did not answer; see ``Chat.complete``. Nothing is stored then.
+            GenaiopsError: the model did not answer, at whichever step; see ``Chat.complete``. Nothing is stored of that
+                step then; the answers of those before it are remembered.
         """
-        passages = [_passage(number, hit) for number, hit in enumerate(result.hits, start=1)]
-        messages = render(variant.prompt, question, passages)
-        documents = {hit.document_id for hit in result.hits}
-        key, generated = self._memo.complete(self._models.chat(variant.model), messages, run_id, documents=documents)
+        shown = assemble(result.hits, variant.context, question=question, pool=variant.examples)
+        documents = {hit.document_id for hit in result.hits} | {
+            document for example in (*variant.prompt.examples, *shown.examples) for document in example.documents
+        }
+        said: dict[str, str] = {}
+        steps: list[str] = []
+        usage, latency = getattr(result, "usage", Usage()), 0.0
+        for step in (*variant.prompt.chain, None):
+            messages = render(variant.prompt, question, shown.passages, examples=shown.examples, step=step, said=said)
+            key, generated = self._ask(variant, messages, run_id, documents)
+            usage, latency = generated.usage + usage, latency + generated.latency
+            if step is None:
+                break
+            said[step.name] = generated.text
+            steps.append(key)
         refused = is_refusal(generated.text, variant.prompt.refusal)
         return Answer(
             text=generated.text,
             refused=refused,
-            citations=() if refused else parse_citations(generated.text, result.hits),
+            citations=() if refused else parse_citations(generated.text, result.hits, shown=_numbers(shown)),
             hits=result.hits,
             messages=messages,
-            usage=generated.usage + getattr(result, "usage", Usage()),
+            usage=usage,
             retrieval_latency=result.latency,
-            generation_latency=generated.latency,
+            generation_latency=latency,
             snapshot=result.snapshot,
             generation=key,
             retrieval=getattr(result, "trace", {}),
+            supplied=shown.to_json(),
+            steps=tuple(steps),
         )
 
+    def _ask(
+        self, variant: Variant, messages: list[dict[str, str]], run_id: str, documents: Collection[int]
+    ) -> tuple[str, ChatResult]:
+        chat = self._models.chat(variant.model)
+        return self._memo.complete(chat, messages, run_id, documents=documents, extra=variant.request_parameters)
 
-def _passage(number: int, hit: "SearchHit") -> Passage:
-    return Passage(
-        number=number,
-        text=hit.text,
-        document=f"{hit.source}/{hit.path}",
-        title=hit.title,
-        headings=tuple(hit.heading_path),
-        page=getattr(hit, "page", None),
-    )
+
+def _numbers(shown: Assembled) -> set[int]:
+    return {passage.number for passage in shown.passages}
 
 
 def strip_citations(text: str) -> str:
@@ -322,14 +185,21 @@ def _plain(text: str) -> str:
     return " ".join(re.findall(r"\w+", strip_citations(text).casefold()))
 
 
-def parse_citations(text: str, hits: "Sequence[SearchHit]") -> tuple[Citation, ...]:
-    """Citations of an answer: marks such as ``[1]``, ``[1, 3]`` or ``[1-3]``, numbers without a passage left out."""
+def parse_citations(
+    text: str, hits: "Sequence[SearchHit]", *, shown: Collection[int] | None = None
+) -> tuple[Citation, ...]:
+    """Citations of an answer: marks such as ``[1]``, ``[1, 3]`` or ``[1-3]``, numbers without a passage left out.
+
+    Args:
+        shown: numbers of the hits the prompt held; None: all of them.
+    """
+    known = range(1, len(hits) + 1) if shown is None else shown
     numbers: list[int] = []
     for marker in _MARKER.finditer(text):
         for part in re.split(r"[,;]", marker[1]):
             ends = [int(number) for number in re.split(r"[–-]", part)]
             numbers.extend(range(ends[0], min(ends[-1], len(hits)) + 1))
-    return tuple(_citation(number, hits[number - 1]) for number in dict.fromkeys(numbers) if 1 <= number <= len(hits))
+    return tuple(_citation(number, hits[number - 1]) for number in dict.fromkeys(numbers) if number in known)
 
 
 def _citation(number: int, hit: "SearchHit") -> Citation:

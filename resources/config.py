@@ -12,10 +12,11 @@ from typing import Any
 
 from resources.chunker_config import embedders_of
 from resources.config_base import Strict
-from resources.config_reader import check_reference, read_file, read_folder
+from resources.config_reader import check_reference, holds_list, read_file, read_folder
 from resources.dataset_config import DatasetConfig
 from resources.errors import ConfigError
 from resources.experiment_config import ExperimentConfig
+from resources.grid_config import check_grid
 from resources.index_config import IndexConfig
 from resources.model_config import ChatModel, EmbeddingModel, ModelsFile
 from resources.policy_config import Policies
@@ -71,8 +72,18 @@ class ProjectConfig(Strict):
         return next(model for model in self.models.chat if model.name == name)
 
     def questions_path(self, dataset: str) -> Path:
-        """The question file of a dataset as an absolute path."""
-        return self.data_dir / "evaluation" / self.datasets[dataset].questions
+        """The first question file of a dataset as an absolute path."""
+        return self.data_dir / "evaluation" / self.datasets[dataset].files[0]
+
+    def promoted_path(self, dataset: str) -> Path:
+        """Where questions promoted from live use are kept; the file need not exist."""
+        return self.data_dir / "evaluation" / self.datasets[dataset].promoted
+
+    def question_files(self, dataset: str) -> list[Path]:
+        """All question files of a dataset as absolute paths, that of promoted questions among them if there is one."""
+        files = [self.data_dir / "evaluation" / name for name in self.datasets[dataset].files]
+        promoted = self.promoted_path(dataset)
+        return files if promoted in files or not promoted.is_file() else [*files, promoted]
 
 
 def load_config(data_dir: Path) -> ProjectConfig:
@@ -90,7 +101,7 @@ def load_config(data_dir: Path) -> ProjectConfig:
     models = _local_folders(read_file(ModelsFile, data_dir / "models.yaml"), data_dir)
     indexes = read_folder(IndexConfig, data_dir / "indexes")
     prompts = read_folder(PromptConfig, data_dir / "prompts")
-    datasets = read_folder(DatasetConfig, data_dir / "evaluation")
+    datasets = read_folder(DatasetConfig, data_dir / "evaluation", skip=holds_list)  # lists are questions
     experiments = read_folder(ExperimentConfig, data_dir / "experiments")
     policies = Policies(
         **{
@@ -182,14 +193,15 @@ def _check_references(
     for path, dataset in datasets:
         for source in dataset.sources:
             check_reference(path, "sources", source, config.source_names, "source of sources.yaml")
-        questions = path.parent / dataset.questions
-        if not questions.is_file():
-            raise ConfigError(f"{path}: questions: no file {questions}; write one question per line as JSON")
+        for name in dataset.files:
+            if not (path.parent / name).is_file():
+                raise ConfigError(
+                    f"{path}: questions: no file {path.parent / name}; write one question per line as JSON"
+                )
+    named = {path.parent / name for path, dataset in datasets for name in dataset.files}
+    for path in sorted((data_dir / "evaluation").glob("*.yaml")):
+        if path not in named and holds_list(path):
+            raise ConfigError(f"{path}: a list of questions that no dataset names; add it to 'questions' of a header")
     for path, experiment in experiments:
         check_reference(path, "dataset", experiment.dataset, config.datasets, "evaluation dataset")
-        for index in experiment.grid.index:
-            check_reference(path, "grid.index", index, config.indexes, "index")
-        for prompt in experiment.grid.prompt:
-            check_reference(path, "grid.prompt", prompt, config.prompts, "prompt")
-        for model in experiment.grid.model:
-            check_reference(path, "grid.model", model, chat, "chat model of models.yaml")
+        check_grid(path, experiment.grid, experiment.baseline, config)

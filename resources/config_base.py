@@ -3,9 +3,9 @@
 Belongs here: the base model and the types used by several files. Does not belong here: any file's own shape.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from resources.fingerprint import fingerprint
 
@@ -21,6 +21,26 @@ class Strict(BaseModel):
     def fingerprint(self) -> str:
         """Hash of every field of this configuration."""
         return fingerprint(self.model_dump(mode="json"))
+
+
+class Grown(Strict):
+    """A configuration model that got keys later.
+
+    A key of ``LATER`` that stands at its default does not show when the model is dumped, so that fingerprints of files
+    that were written before the key existed stay as they were.
+    """
+
+    LATER: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = type(self).model_fields
+        unset = {
+            key
+            for key in self.LATER
+            if getattr(self, key) == fields[key].get_default(call_default_factory=True, validated_data={})
+        }
+        return {key: value for key, value in handler(self).items() if key not in unset}
 
 
 def unique_names(items: list[Any], what: str) -> list[Any]:

@@ -4,7 +4,7 @@ Belongs here: reading and explaining. Does not belong here: the shape of any fil
 """
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,20 +40,36 @@ def read_file(model: Any, path: Path) -> Any:
         raise ConfigError("\n".join(_explain(path, model, raw, detail) for detail in error.errors())) from error
 
 
-def read_folder(model: Any, folder: Path) -> list[tuple[Path, Any]]:
+def read_folder(
+    model: Any, folder: Path, *, skip: Callable[[Path], bool] = lambda path: False
+) -> list[tuple[Path, Any]]:
     """Every YAML file of a folder as a model with a ``name``, in the order of the file names.
+
+    Args:
+        skip: files that are something else.
 
     Raises:
         ConfigError: as ``read_file``; or a name is used twice.
     """
     items: list[tuple[Path, Any]] = []
     for path in sorted(folder.glob("*.yaml")):
+        if skip(path):
+            continue
         item = read_file(model, path)
         for earlier, other in items:
             if other.name == item.name:
                 raise ConfigError(f"{path}: name: {item.name!r} is already used by {earlier}; names must be unique")
         items.append((path, item))
     return items
+
+
+def holds_list(path: Path) -> bool:
+    """Whether a YAML file holds a list at its top, told by its first line with content, without reading on."""
+    with path.open(encoding="utf-8-sig", errors="replace") as lines:
+        for line in lines:
+            if line.strip() and not line.lstrip().startswith(("#", "---", "%")):
+                return line.startswith("-")
+    return False
 
 
 def check_reference(path: Path, key: str, value: str, allowed: Iterable[str], what: str) -> None:

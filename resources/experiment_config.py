@@ -3,40 +3,58 @@
 Belongs here: what an experiment compares, and what decides. Does not belong here: running it (assets/experiments).
 """
 
-from typing import Annotated, Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from resources.config_base import Name, SearchMode, Strict
+from resources.config_base import Grown, Name, Strict
+from resources.grid_config import VariantChoice, VariantGrid
 
-
-class VariantGrid(Strict):
-    """The axes an experiment spans; every combination is one variant."""
-
-    index: list[Name] = Field(min_length=1)
-    prompt: list[Name] = Field(min_length=1)
-    search_mode: list[SearchMode] = Field(min_length=1)
-    k: list[Annotated[int, Field(ge=1, le=100)]] = Field(min_length=1)
-    model: list[Name] = Field(min_length=1)
+__all__ = ["ExperimentConfig", "Guard", "Margins", "VariantChoice", "VariantGrid"]
 
 
-class VariantChoice(Strict):
-    """One point of the grid."""
+class Margins(Strict):
+    """How far a mean may lie from the champion's and still be taken for as good. Set before anybody looks at scores."""
 
-    index: Name
-    prompt: Name
-    search_mode: SearchMode
-    k: int = Field(ge=1, le=100)
-    model: Name
+    non_inferiority: float | None = Field(
+        default=None, gt=0, lt=1, description="Most a cheaper variant's mean may be lower to take the champion's place."
+    )
+    equivalence: float | None = Field(
+        default=None, gt=0, lt=1, description="Most two means may differ, either way, to be called equal."
+    )
+    minimum_saving: float = Field(
+        default=0.1, gt=0, lt=1, description="Least share of the champion's cost that makes a variant a cheaper one."
+    )
 
 
-class ExperimentConfig(Strict):
+class Guard(Strict):
+    """What a variant must be shown to keep, beside the decision metric, to be recommended."""
+
+    metric: str
+    tag: str | None = Field(
+        default=None, pattern=r"^[^=]+=.+$", description="KEY=VALUE: only questions with this tag; all by default."
+    )
+    minimum: float | None = Field(default=None, gt=0, lt=1, description="The mean is above this.")
+    maximum_drop: float | None = Field(
+        default=None, gt=0, lt=1, description="The mean is not lower than the champion's by this much."
+    )
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "Guard":
+        if self.minimum is None and self.maximum_drop is None:
+            raise ValueError(f"guard of {self.metric}: give minimum, maximum_drop, or both")
+        return self
+
+
+class ExperimentConfig(Grown):
     """Which variants are compared on which questions, and what decides."""
+
+    LATER: ClassVar[tuple[str, ...]] = ("margins", "guards", "slices", "cluster")
 
     name: Name
     description: str = ""
     dataset: Name
-    split: Literal["train", "dev", "test"] = "dev"
+    split: Literal["train", "dev"] = "dev"
     grid: VariantGrid
     baseline: VariantChoice = Field(description="The champion until another one is promoted.")
     decision_metric: str = Field(default="genaiops.answer_quality/1", description="Metric id the tests are run on.")
@@ -45,11 +63,29 @@ class ExperimentConfig(Strict):
     seed: int = 7
     maximum_failed_share: float = Field(default=0.05, ge=0, le=1)
     budget: float | None = Field(default=None, ge=0, description="Most money one run may spend.")
+    margins: Margins = Margins()
+    guards: list[Guard] = Field(default=[])
+    slices: list[str] = Field(default=[], description="Tag keys by whose values the comparison is shown apart.")
+    cluster: str | None = Field(
+        default=None, description="Tag key of questions that belong together, such as those of one paragraph."
+    )
+
+    @field_validator("split", mode="before")
+    @classmethod
+    def _held_back(cls, value: object) -> object:
+        if value == "test":
+            raise ValueError(
+                "the test split is held back: it is asked once, to confirm a variant that was recommended on dev; "
+                "compare on split: dev"
+            )
+        return value
+
+    @field_validator("slices")
+    @classmethod
+    def _once(cls, value: list[str]) -> list[str]:
+        return list(dict.fromkeys(value))
 
     @model_validator(mode="after")
     def _baseline_in_grid(self) -> "ExperimentConfig":
-        for axis in ("index", "prompt", "search_mode", "k", "model"):
-            value, allowed = getattr(self.baseline, axis), getattr(self.grid, axis)
-            if value not in allowed:
-                raise ValueError(f"baseline.{axis} is {value!r}, which is not in grid.{axis} {allowed}")
+        self.grid.check_choice(self.baseline, "baseline")
         return self

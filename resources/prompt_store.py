@@ -1,7 +1,8 @@
 """Prompts: rendering them safely, and keeping every version that was ever used.
 
 Belongs here: the Jinja2 environment, the frame around document text, immutable prompt versions.
-Does not belong here: what the prompts say (data/prompts/*.yaml) and calling models (models.py, answerer.py).
+Does not belong here: what the prompts say (data/prompts/*.yaml), which version has which label (prompt_labels.py), and
+calling models (models.py, answerer.py).
 
 A document is data. Each line of a passage reaches the template with ``> `` in front, names and headings and the
 question are put on one line each, and nothing of them is ever read as template code. So a document may contain
@@ -11,7 +12,7 @@ and a quoted ``[2]`` is no citation, because it reaches the model as ``[ 2 ]``.
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from psycopg.types.json import Jsonb
 from resources.errors import ConfigError
 from resources.fingerprint import fingerprint
 from resources.postgres import Connection
-from resources.prompt_config import PromptConfig
+from resources.prompt_config import ChainStep, FewShot, PromptConfig
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
 #: Covers the frame and the template settings; part of every prompt fingerprint.
 CODE_VERSION = "1"
 
-VARIABLES = ("question", "passages", "examples", "refusal")
+VARIABLES = ("question", "passages", "examples", "refusal", "persona", "instructions", "constraints", "steps")
+#: Keys of a worked example that say where its words are from and never reach a model.
+_PROVENANCE = {"examples": {"__all__": {"documents"}}}
 
 # Every character at which some program or model might start a new line, and those PostgreSQL and JSON cannot hold.
 _LINE_BREAK = re.compile("\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
@@ -62,30 +65,58 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub("\ufffd", text)
 
 
-def render(prompt: PromptConfig, question: str, passages: Sequence[Passage]) -> list[dict[str, str]]:
+def render(
+    prompt: PromptConfig,
+    question: str,
+    passages: Sequence[Passage],
+    *,
+    examples: Sequence[FewShot] = (),
+    step: ChainStep | None = None,
+    said: Mapping[str, str] | None = None,
+) -> list[dict[str, str]]:
     """Render the system and user message.
+
+    Args:
+        examples: worked examples beside those of the prompt, after them.
+        step: a step of the prompt's chain in place of the last prompt.
+        said: {step: its answer} of the chain so far. An answer may quote a document: it becomes quoted lines, in which
+            the numbers of passages stay.
 
     Raises:
         ConfigError: the template is wrong; names the prompt, the template and the variable or line.
     """
+    refusal = _one_line(prompt.refusal)
+    own = {"refusal": refusal}
     values: dict[str, Any] = {
         "question": _one_line(question),
-        "passages": [_framed(passage) for passage in passages],
+        "passages": [frame_passage(passage) for passage in passages],
         "examples": [
             {"question": _one_line(item.question), "context": _frame(item.context), "answer": item.answer}
             for item in prompt.examples
-        ],
-        "refusal": _one_line(prompt.refusal),
+        ]
+        + [_drawn(item) for item in examples],
+        "refusal": refusal,
+        "persona": _render(prompt, "persona", prompt.persona, own) if prompt.persona else "",
+        "instructions": _render(prompt, "instructions", prompt.instructions, own) if prompt.instructions else "",
+        "constraints": [_render(prompt, "constraints", one, own) for one in prompt.constraints],
+        "steps": {name: _quote(text) for name, text in (said or {}).items()},
     }
+    where, parts = ("", prompt) if step is None else (f"chain step {step.name}: ", step)
     return [
-        {"role": role, "content": _render(prompt, role, template, values)}
-        for role, template in (("system", prompt.system), ("user", prompt.user))
+        {"role": role, "content": _render(prompt, where + role, template, values)}
+        for role, template in (("system", parts.system), ("user", parts.user))
     ]
 
 
 def prompt_fingerprint(prompt: PromptConfig) -> str:
     """Hash of the name and everything that can change what is rendered; the description cannot."""
-    return fingerprint({"code": CODE_VERSION, "prompt": prompt.model_dump(mode="json", exclude={"description"})})
+    exclude: Any = {"description": True, **_PROVENANCE}
+    return fingerprint({"code": CODE_VERSION, "prompt": prompt.model_dump(mode="json", exclude=exclude)})
+
+
+def examples_fingerprint(examples: Sequence[FewShot]) -> str:
+    """Hash of the words of worked examples; where they are from is not among it."""
+    return fingerprint([example.model_dump(mode="json", exclude={"documents"}) for example in examples])
 
 
 def register(connection: Connection, prompt: PromptConfig, run_id: str) -> int:
@@ -119,11 +150,31 @@ def _frame(text: str) -> str:
     return "\n".join(f"> {_unmarked(printable(line))}".rstrip() for line in lines)
 
 
+def _quote(text: str) -> str:
+    """What a model said as quoted lines, its citations as they are: they name passages that are shown again."""
+    return "\n".join(f"> {printable(line)}".rstrip() for line in _LINE_BREAK.split(text.strip("\n")))
+
+
+def _drawn(example: FewShot) -> dict[str, str]:
+    """An example whose words are from documents and from a dataset: all of it is data."""
+    return {
+        "question": _unmarked(_one_line(example.question)),
+        "context": _frame(example.context),
+        "answer": _unmarked(_one_line(example.answer)),
+    }
+
+
+def example_text(example: FewShot) -> str:
+    """All that a template can show of a drawn example, as it would stand there."""
+    return "\n".join(_drawn(example).values())
+
+
 def _unmarked(text: str) -> str:
     return _MARK.sub(r"[ \1 ]", text)
 
 
-def _framed(passage: Passage) -> Passage:
+def frame_passage(passage: Passage) -> Passage:
+    """The passage as it reaches a template: its text as quoted lines, everything else on one line."""
     return Passage(
         number=passage.number,
         text=_frame(passage.text),

@@ -56,6 +56,7 @@ class Searcher(Protocol):
         filters: SearchFilter | None = None,
         fusion: Fusion | None = None,
         depth: int | None = None,
+        ef_search: int | None = None,
     ) -> list[SearchResult]:
         """Search a snapshot for each question, in order."""
         ...
@@ -166,16 +167,20 @@ class Retriever:
         settings: RetrievalConfig | None = None,
         snapshot: int | None = None,
         filters: SearchFilter | None = None,
+        ef_search: int | None = None,
         run_id: str,
     ) -> Retrieved:
         """The ``k`` best passages for a question, from the serving snapshot unless one is given.
+
+        Args:
+            ef_search: breadth of the graph search in place of the index's own.
 
         Raises:
             PermanentError, SnapshotNotFoundError: as ``VectorIndex.search``.
             GenaiopsError: a model of a step did not answer, and the step is not configured to be skipped.
         """
         settings = self._resolved(index, settings, mode, snapshot)
-        (work,) = self._run(index, [question], mode, k, settings, snapshot, filters, run_id)
+        (work,) = self._run(index, [question], mode, k, settings, snapshot, filters, ef_search, run_id)
         if work.error is not None:
             raise work.error
         return _retrieved(index, mode, work, settings)
@@ -190,6 +195,7 @@ class Retriever:
         settings: RetrievalConfig | None = None,
         snapshot: int | None = None,
         filters: SearchFilter | None = None,
+        ef_search: int | None = None,
         run_id: str,
     ) -> list[Retrieved]:
         """The same for several questions, in one snapshot; a question whose retrieval failed carries ``error``.
@@ -201,7 +207,7 @@ class Retriever:
         settings = self._resolved(index, settings, mode, snapshot)
         return [
             _retrieved(index, mode, work, settings)
-            for work in self._run(index, questions, mode, k, settings, snapshot, filters, run_id)
+            for work in self._run(index, questions, mode, k, settings, snapshot, filters, ef_search, run_id)
         ]
 
     def _resolved(
@@ -229,11 +235,12 @@ class Retriever:
         settings: RetrievalConfig,
         snapshot: int | None,
         filters: SearchFilter | None,
+        ef_search: int | None,
         run_id: str,
     ) -> list[_Work]:
         for attempt in range(3):
             try:
-                return self._attempt(index, questions, mode, k, settings, snapshot, filters, run_id)
+                return self._attempt(index, questions, mode, k, settings, snapshot, filters, ef_search, run_id)
             except (SnapshotNotFoundError, psycopg.errors.UndefinedTable):
                 # between two reads the snapshot that was serving was removed: begin again with the one after it
                 if snapshot is not None or attempt == 2:
@@ -249,6 +256,7 @@ class Retriever:
         settings: RetrievalConfig,
         snapshot: int | None,
         filters: SearchFilter | None,
+        ef_search: int | None,
         run_id: str,
     ) -> list[_Work]:
         works = [_Work(text, [Query(text, "question")]) for text in map(printable, questions)]
@@ -256,7 +264,9 @@ class Retriever:
             return []
         self._each(works, self._translation(settings, run_id), self._concurrency(settings.translate.model))
         needed = _needed(settings, k)
-        search = _Search(self._index, index, settings, needed, max(settings.candidates, 5 * k, needed), filters)
+        search = _Search(
+            self._index, index, settings, needed, max(settings.candidates, 5 * k, needed), filters, ef_search
+        )
         passages = [(work, query) for work in works for query in work.queries if query.kind == "passage"]
         snapshot = search.run(
             [(work, query) for work in works if not work.error for query in work.queries if query.kind != "passage"],
@@ -430,6 +440,7 @@ class _Search:
     k: int
     depth: int
     filters: SearchFilter | None
+    ef_search: int | None = None
 
     def run(self, queries: "Sequence[tuple[_Work, Query]]", mode: Mode, snapshot: int | None) -> int | None:
         """Search for all queries in one snapshot and give each work its lists; returns the snapshot's number."""
@@ -444,6 +455,7 @@ class _Search:
             filters=self.filters,
             fusion=resolve_fusion(self.settings.fusion, lexical=False) if mode == "hybrid" else None,
             depth=self.depth,
+            **({"ef_search": self.ef_search} if self.ef_search else {}),
         )
         for (work, query), result in zip(queries, found, strict=True):
             # lists stand in the order of the queries that were searched for

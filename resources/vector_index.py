@@ -328,11 +328,15 @@ class VectorIndex:
         filters: SearchFilter | None = None,
         fusion: Fusion | None = None,
         depth: int | None = None,
+        ef_search: int | None = None,
     ) -> list[SearchResult]:
         """Search several questions in one snapshot; they are embedded together, in batches.
 
         A search makes one round trip: the look-up of the snapshot, the settings and the statement go out together,
         made for the snapshot that was found last time; when the look-up answers with another, the search is repeated.
+
+        Args:
+            ef_search: breadth of the graph search in place of what the configuration or the snapshot says.
 
         Raises:
             As ``search``.
@@ -359,7 +363,7 @@ class VectorIndex:
                     results = []
                     for question, (vector, embedding) in zip(questions, vectors, strict=True):
                         begin = time.perf_counter()
-                        search = self._plan(view, question, vector, mode, k, filters, None, fusion, depth)
+                        search = self._plan(view, question, vector, mode, k, filters, None, fusion, depth, ef_search)
                         if not results:
                             now = self._begin(connection, search, index, snapshot)
                             if now != view:

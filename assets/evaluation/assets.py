@@ -48,14 +48,20 @@ COLUMNS = dg.TableSchema(
         dg.TableColumn("reason", "string", description="why it is stale"),
         dg.TableColumn("tags", "json"),
         dg.TableColumn("fingerprint", "string", description="of question, answer, evidence and its positions"),
-        dg.TableColumn("evidence", "list", description="{document_id, text_hash, start, end, quote}"),
+        dg.TableColumn(
+            "evidence", "list", description="{document_id, text_hash, start, end, quote, kind, grade, stance}"
+        ),
+        dg.TableColumn("answers", "list", description="every accepted answer"),
+        dg.TableColumn("answerable", "bool", description="whether the documents answer it"),
+        dg.TableColumn("group", "string", description="of questions that are no independent observations"),
+        dg.TableColumn("provenance", "json", description="where the question comes from"),
     ]
 )
 
 
 def _configuration(config: ProjectConfig) -> str:
     """Hash of the dataset files and their questions, so that editing one is seen as a change of code."""
-    files = [config.questions_path(name).read_bytes() for name in config.datasets]
+    files = [path.read_bytes() for name in config.datasets for path in config.question_files(name)]
     settings = [dataset.fingerprint() for dataset in config.datasets.values()]
     return fingerprint([settings, [content_hash(data).hex() for data in files]])[:12]
 
@@ -103,11 +109,13 @@ def build_assets(config: ProjectConfig) -> list[dg.AssetsDefinition]:
                 leakage = checks.leakage_key(resolved, platform.config.prompts)
                 standing = passed_checks(connection, KIND, name, resolved.content_hash) - {"few_shot_leakage"}
                 standing |= passed_checks(connection, KIND, name, leakage)
+                promoted = checks.promoted_questions(connection, name)
             outcomes = checks.evaluate_checks(
                 resolved,
                 platform.config.datasets[name],
                 platform.config.prompts,
                 standing=standing,
+                promoted=promoted,
             )
             yield from check_results(outcomes)
             crash_point("evaluation.checked")
@@ -137,7 +145,7 @@ def build_assets(config: ProjectConfig) -> list[dg.AssetsDefinition]:
 def _metadata(resolved: ResolvedDataset, written: WrittenDataset, seconds: float) -> dict[str, Any]:
     counts = resolved.counts()
     types = Counter(
-        (item.spec.split, str(item.spec.tags.get("type", "")), item.spec.answer is not None, item.status)
+        (item.spec.split, str(item.spec.tags.get("type", "")), item.spec.is_answerable, item.status)
         for item in resolved.questions
     )
     return {

@@ -15,6 +15,7 @@ from assets.evaluation.leakage import Item, duplicates, leaks, worked_examples
 from assets.outcomes import CheckOutcome, great_expectations_outcome
 from resources.dataset_config import DatasetConfig
 from resources.fingerprint import fingerprint
+from resources.postgres import Connection
 from resources.prompt_config import PromptConfig
 
 if TYPE_CHECKING:
@@ -27,9 +28,18 @@ CHECKS: dict[str, str] = {
     "duplicate_questions": "Hardly any question is asked twice, which would count it twice.",
     "few_shot_leakage": "No question that is scored is shown to the model as a worked example or a train question.",
     "questions_suite": "Great Expectations: ids, texts, splits and spans are well formed.",
+    "groups_in_one_split": "Questions of one group (rewordings, one paragraph, translations) are in one split.",
     "split_balance": "Each split has answerable and unanswerable questions.",
+    "provenance_complete": "What questions say of where they come from is complete.",
 }
-NOT_BLOCKING = ("split_balance",)
+NOT_BLOCKING = ("split_balance", "provenance_complete")
+#: What a question's provenance has to say, by its ``kind``; a question without any was written by hand in its file.
+PROVENANCE: dict[str, tuple[str, ...]] = {
+    "written": ("author",),
+    "import": ("format", "from"),
+    "production": ("interaction", "promoted_by", "promoted_at", "reason"),
+    "synthetic": ("generator",),
+}
 MAXIMUM_DUPLICATE_SHARE = 0.02
 _SHOWN = 50  # rows of a finding shown in the UI
 
@@ -40,12 +50,14 @@ def evaluate_checks(
     prompts: Mapping[str, PromptConfig],
     *,
     standing: Collection[str] = (),
+    promoted: Collection[str] = (),
 ) -> list[CheckOutcome]:
     """All checks of this stage, in the order of ``CHECKS``.
 
     Args:
         standing: checks that passed on exactly these questions (``few_shot_leakage``: and these prompts) before; the
             expensive ones among them are not run again.
+        promoted: ids of questions on record as promoted from live use.
     """
     expensive: dict[str, Callable[[], CheckOutcome]] = {
         "duplicate_questions": lambda: duplicate_questions(resolved),
@@ -57,7 +69,9 @@ def evaluate_checks(
         unanswerable_share(resolved, config),
         stale_share(resolved, config),
         *(_standing(name) if name in standing else check() for name, check in expensive.items()),
-        split_balance(resolved),
+        groups_in_one_split(resolved),
+        split_balance(resolved, config),
+        provenance_complete(resolved, promoted),
     ]
 
 
@@ -75,7 +89,7 @@ def dataset_size(resolved: ResolvedDataset, config: DatasetConfig) -> CheckOutco
 def unanswerable_share(resolved: ResolvedDataset, config: DatasetConfig) -> CheckOutcome:
     """At least ``minimum_unanswerable_share`` of the active questions are unanswerable."""
     active = resolved.active
-    unanswerable = sum(item.spec.answer is None for item in active)
+    unanswerable = sum(not item.spec.is_answerable for item in active)
     return CheckOutcome(
         "unanswerable_share",
         unanswerable >= config.minimum_unanswerable_share * len(active),
@@ -133,14 +147,68 @@ def few_shot_leakage(resolved: ResolvedDataset, prompts: Mapping[str, PromptConf
     )
 
 
-def split_balance(resolved: ResolvedDataset) -> CheckOutcome:
-    """Each split that exists has answerable and unanswerable questions; a split to score on exists. Only warns."""
-    counts = Counter((item.spec.split, item.spec.answer is not None) for item in resolved.active)
+def groups_in_one_split(resolved: ResolvedDataset) -> CheckOutcome:
+    """No group has questions in two splits: what is learned on one would show in the other. Stale ones count too."""
+    splits: dict[str, set[str]] = {}
+    for item in resolved.questions:
+        if item.spec.group is not None:
+            splits.setdefault(item.spec.group, set()).add(item.spec.split)
+    torn = sorted(group for group, found in splits.items() if len(found) > 1)
+    first = next((item.spec.id for item in resolved.questions if torn and item.spec.group == torn[0]), None)
+    return CheckOutcome(
+        "groups_in_one_split",
+        not torn,
+        expected="every group in one split",
+        observed=f"{len(torn)} of {len(splits)} groups are in several" + (f", first that of {first}" if first else ""),
+        details={"groups": [{"group": group, "splits": ", ".join(sorted(splits[group]))} for group in torn[:_SHOWN]]},
+    )
+
+
+def provenance_complete(resolved: ResolvedDataset, promoted: Collection[str] = ()) -> CheckOutcome:
+    """Each stated provenance has a known kind and all of its fields, and promoted questions state theirs. Only warns."""
+    rows: list[dict[str, str]] = []
+    for item in resolved.questions:
+        stated = item.spec.provenance
+        if not stated:
+            if item.spec.id in promoted:
+                rows.append({"question": item.spec.id, "missing": "all: it was promoted from live use"})
+            continue
+        needed = PROVENANCE.get(str(stated.get("kind")))
+        if needed is None:
+            rows.append({"question": item.spec.id, "missing": f"kind, one of {', '.join(PROVENANCE)}"})
+        elif missing := [name for name in needed if stated.get(name) in (None, "")]:
+            rows.append({"question": item.spec.id, "missing": ", ".join(missing)})
+    stating = sum(bool(item.spec.provenance) for item in resolved.questions)
+    return CheckOutcome(
+        "provenance_complete",
+        not rows,
+        expected="a kind with all of its fields, wherever a provenance is stated",
+        observed=f"{len(rows)} incomplete; {stating} of {len(resolved.questions)} questions state one"
+        + (f"; first {rows[0]['question']}: {rows[0]['missing']}" if rows else ""),
+        blocking=False,
+        severity="WARN",
+        details={"incomplete": rows[:_SHOWN]},
+    )
+
+
+def promoted_questions(connection: Connection, dataset: str) -> set[str]:
+    """Ids of the questions of a dataset that are on record as promoted."""
+    rows = connection.execute("SELECT question_id FROM question_promotion WHERE dataset = %s", (dataset,)).fetchall()
+    return {row[0] for row in rows}
+
+
+def split_balance(resolved: ResolvedDataset, config: DatasetConfig | None = None) -> CheckOutcome:
+    """Each split that exists has answerable and unanswerable questions; a split to score on exists. Only warns.
+
+    Where only what is found is scored (``task: retrieval``), unanswerable questions are not asked for.
+    """
+    counts = Counter((item.spec.split, item.spec.is_answerable) for item in resolved.active)
     splits = sorted({split for split, _ in counts})
     rows = [
         {"split": split, "answerable": counts[split, True], "unanswerable": counts[split, False]} for split in splits
     ]
-    one_sided = [row["split"] for row in rows if not row["answerable"] or not row["unanswerable"]]
+    refusals = config is None or config.task != "retrieval"
+    one_sided = [row["split"] for row in rows if not row["answerable"] or (refusals and not row["unanswerable"])]
     missing = [split for split in ("dev", "test") if split not in splits]
     return CheckOutcome(
         "split_balance",
@@ -203,7 +271,7 @@ def _frame(resolved: ResolvedDataset) -> "pd.DataFrame":
             item.spec.split,
             item.status,
             item.status == "stale" or len(item.evidence) == len(item.spec.evidence),
-            all(piece.end - piece.start == len(piece.quote) > 0 for piece in item.evidence),
+            all(piece.kind == "document" or piece.end - piece.start == len(piece.quote) > 0 for piece in item.evidence),
             (item.status == "stale") == (item.reason is not None),
         )
         for item in resolved.questions

@@ -8,6 +8,7 @@ import re
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from psycopg.types.json import Jsonb
 
 from assets.evaluation.anchoring import Anchor, find_edited, find_exact, find_normalised, fold
 from assets.evaluation.metrics.base import GoldSpan
-from assets.evaluation.questions import EvidenceSpec, QuestionSpec, load_questions
+from assets.evaluation.questions import EvidenceKind, EvidenceSpec, QuestionSpec, Stance, load_questions
 from resources.config import ProjectConfig
 from resources.errors import PermanentError
 from resources.faults import crash_point
@@ -39,7 +40,8 @@ class Evidence:
     Attributes:
         declared: fingerprint of the evidence as the question file has it.
         text_hash: content address of the document text the range refers to.
-        quote: that text's characters ``[start, end)``.
+        quote: that text's characters ``[start, end)``; empty for a whole document.
+        kind, grade, stance: as declared, see ``EvidenceSpec``.
     """
 
     declared: str
@@ -48,6 +50,19 @@ class Evidence:
     start: int
     end: int
     quote: str
+    kind: EvidenceKind = "span"
+    grade: int = 1
+    stance: Stance = "supports"
+
+    @property
+    def place(self) -> tuple[Any, ...]:
+        """What a question's fingerprint holds of it. A whole document is the same evidence however long it is."""
+        place: tuple[Any, ...] = (
+            (self.document_id, self.kind)
+            if self.kind == "document"
+            else (self.document_id, self.start, self.end, self.quote)
+        )
+        return place if (self.grade, self.stance) == (1, "supports") else (*place, self.grade, self.stance)
 
 
 @dataclass(frozen=True)
@@ -61,9 +76,12 @@ class ResolvedQuestion:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of question, answer and evidence (documents, positions, quotes)."""
-        places = [(item.document_id, item.start, item.end, item.quote) for item in self.evidence]
-        return fingerprint([self.spec.question, self.spec.answer, self.status, places])
+        """Hash of question, answers and evidence (documents, positions, quotes, grades)."""
+        spec = self.spec
+        further: list[Any] = [list(spec.references[1:])] if len(spec.references) > 1 else []
+        if spec.is_answerable != (spec.answer is not None):
+            further.append(spec.is_answerable)
+        return fingerprint([spec.question, spec.answer, self.status, [item.place for item in self.evidence], *further])
 
 
 @dataclass(frozen=True)
@@ -99,7 +117,9 @@ class ResolvedDataset:
                 "questions": [
                     [item.spec.id, item.spec.split, item.spec.tags, item.reason, item.fingerprint]
                     + [[evidence.declared, evidence.text_hash.hex()] for evidence in item.evidence]
+                    + ([{"group": spec.group, "provenance": spec.provenance}] if spec.group or spec.provenance else [])
                     for item in self.questions
+                    for spec in [item.spec]
                 ],
             }
         )
@@ -111,7 +131,7 @@ class ResolvedDataset:
             "questions": len(self.questions),
             "active": len(active),
             "stale": len(self.stale),
-            "unanswerable": sum(item.spec.answer is None for item in active),
+            "unanswerable": sum(not item.spec.is_answerable for item in active),
             "splits": dict(sorted(Counter(item.spec.split for item in active).items())),
             "evidence": dict(sorted(self.found.items())),
         }
@@ -119,7 +139,13 @@ class ResolvedDataset:
 
 @dataclass(frozen=True)
 class Question:
-    """A question of a stored version; ``gold`` is empty for unanswerable and for stale questions."""
+    """A question of a stored version.
+
+    Attributes:
+        gold: its evidence; empty for unanswerable and for stale questions.
+        references: every accepted answer, ``answer`` first; empty where there is none.
+        group: of questions that are no independent observations; None: it stands for itself.
+    """
 
     question_id: str
     question: str
@@ -131,6 +157,9 @@ class Question:
     reason: str | None
     fingerprint: str
     gold: tuple[GoldSpan, ...]
+    references: tuple[str, ...] = ()
+    group: str | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -180,6 +209,7 @@ class _Corpus:
 
     def __init__(self, connection: Connection, sources: Sequence[str]) -> None:
         self._connection = connection
+        self._sources = list(sources)
         rows = connection.execute(
             "SELECT source, path, document_id, text_hash FROM document_version WHERE source = ANY(%s) AND rev_to = %s",
             (list(sources), FOREVER),
@@ -193,6 +223,20 @@ class _Corpus:
                 (list(sources),),
             ).fetchall()
         )
+
+    @cached_property
+    def _lengths(self) -> dict[bytes, int]:
+        """Characters of every text, read without the texts; asked for where evidence is whole documents."""
+        rows = self._connection.execute(
+            """SELECT text_hash, characters FROM document_version JOIN document_text USING (text_hash)
+               WHERE source = ANY(%s) AND rev_to = %s""",
+            (self._sources, FOREVER),
+        ).fetchall()
+        return {bytes(digest): characters for digest, characters in rows}
+
+    def length(self, document: _Document) -> int:
+        """Characters of a document's text."""
+        return self._lengths[bytes(document.text_hash)]
 
     def text(self, document: _Document) -> str:
         text = self._texts.pop(document.text_hash, None)
@@ -224,15 +268,15 @@ def resolve(
 ) -> ResolvedDataset:
     """Anchor every question of a dataset to the live documents of its sources.
 
-    Evidence that the file declares as before is followed from where ``previous_version`` had it: its document by id
+    Evidence that a file declares as before is followed from where ``previous_version`` had it: its document by id
     (so through a rename), its quote by position; a passage that left its document is looked for in the others. One
     piece of evidence that cannot be found makes its question stale.
 
     Raises:
-        ConfigError: the question file is wrong.
+        ConfigError: a question file is wrong.
         PermanentError: a source of the dataset has no committed revision yet.
     """
-    questions = load_questions(config.questions_path(dataset))
+    questions = load_questions(config.question_files(dataset), config.datasets[dataset])
     sources = config.datasets[dataset].sources
     corpus = _Corpus(connection, sources)
     if missing := sorted(set(sources) - set(corpus.revisions)):
@@ -259,7 +303,7 @@ def resolve(
 
 def _evidence_of(connection: Connection, dataset: str, version: int) -> dict[tuple[str, str], Evidence]:
     rows = connection.execute(
-        """SELECT question_id, declared, document_id, text_hash, start_char, end_char, quote
+        """SELECT question_id, declared, document_id, text_hash, start_char, end_char, quote, kind, grade, stance
            FROM evaluation_evidence WHERE dataset = %s AND version = %s""",
         (dataset, version),
     ).fetchall()
@@ -280,7 +324,8 @@ def _assemble(
             continue
         reasons.append(place.reason)
         if before := earlier.get((question.id, spec.fingerprint())):
-            evidence.append(before)  # remembered, so that it is found again when its document comes back
+            # remembered, so that it is found again when its document comes back
+            evidence.append(replace(before, grade=spec.grade, stance=spec.stance))
     reason = "; ".join(dict.fromkeys(reasons)) or None
     return ResolvedQuestion(question, "stale" if reason else "active", reason, tuple(evidence))
 
@@ -298,7 +343,10 @@ def _find(
     followed = corpus.by_id.get(before.document_id) if before else None
     documents = list(dict.fromkeys(document for document in (followed, named) if document is not None))
     if not documents:
-        return _Lost(f"{spec.document}: no such document (any more)", movable=True)
+        return _Lost(f"{spec.document}: no such document (any more)", movable=spec.kind == "span")
+    if spec.kind == "document":
+        whole = Anchor(0, corpus.length(documents[0]), "exact")
+        return _Found(_evidence(spec, documents[0], "", whole), "exact")
     if spec.quote is None and before is None:
         return _by_range(spec, documents[0], corpus)
     for step, search in _SEARCHES:
@@ -310,7 +358,7 @@ def _find(
                 if anchor is None:
                     continue
                 evidence = _evidence(spec, document, text, anchor)
-                if step == "edited" and _lost_answer(question.answer, quote, evidence.quote):
+                if step == "edited" and _lost_answer(question.references, quote, evidence.quote):
                     return _Lost(f"{spec.document}: the quoted passage was edited and no longer holds the answer")
                 as_written = quote == spec.quote or spec.quote is None
                 return _Found(evidence, anchor.how if as_written else "re-anchored")
@@ -348,8 +396,12 @@ def _quotes(spec: EvidenceSpec, before: Evidence | None) -> list[str]:
 
 
 def _evidence(spec: EvidenceSpec, document: _Document, text: str, anchor: Anchor) -> Evidence:
+    """The evidence at ``anchor``; of a whole document no text is kept a second time."""
     quote = text[anchor.start : anchor.end]
-    return Evidence(spec.fingerprint(), document.document_id, document.text_hash, anchor.start, anchor.end, quote)
+    return Evidence(
+        spec.fingerprint(), document.document_id, document.text_hash, anchor.start, anchor.end, quote,
+        spec.kind, spec.grade, spec.stance,
+    )  # fmt: skip
 
 
 def _by_range(spec: EvidenceSpec, document: _Document, corpus: _Corpus) -> _Found | _Lost:
@@ -362,15 +414,20 @@ def _by_range(spec: EvidenceSpec, document: _Document, corpus: _Corpus) -> _Foun
     return _Found(_evidence(spec, document, text, Anchor(start, end, "exact")), "exact")
 
 
-def _lost_answer(answer: str | None, old: str, new: str) -> bool:
-    """Whether an edit took the answer out of the quote that held it.
+def _lost_answer(answers: Sequence[str], old: str, new: str) -> bool:
+    """Whether an edit took every accepted answer out of the quote that held it.
 
     An answer is still there word for word, or, if it is long, with small edits that leave all of its numbers.
     """
-    wanted, before, after = (fold(text or "").text.lower() for text in (answer, old, new))
-    if not wanted or wanted not in before or wanted in after:
-        return False
-    return find_edited(after, wanted) is None or not set(_NUMBER.findall(wanted)) <= set(_NUMBER.findall(after))
+    before, after = (fold(text).text.lower() for text in (old, new))
+    wanted = [folded for answer in answers if (folded := fold(answer).text.lower()) and folded in before]
+    return bool(wanted) and not any(_still_there(answer, after) for answer in wanted)
+
+
+def _still_there(answer: str, text: str) -> bool:
+    if answer in text:
+        return True
+    return find_edited(text, answer) is not None and set(_NUMBER.findall(answer)) <= set(_NUMBER.findall(text))
 
 
 _SEARCHES: tuple[tuple[str, Callable[[str, str, int | None], Anchor | None]], ...] = (
@@ -436,27 +493,29 @@ def _insert(
     questions = [
         (
             dataset, version, item.spec.id, item.spec.question, item.spec.answer, item.spec.split, Jsonb(item.spec.tags),
-            item.status, item.reason, item.fingerprint,
+            item.status, item.reason, item.fingerprint, Jsonb(list(item.spec.references)), item.spec.is_answerable,
+            item.spec.group, Jsonb(item.spec.provenance),
         )
         for item in resolved.questions
     ]  # fmt: skip
     evidence = [
         (
             dataset, version, item.spec.id, ordinal, piece.declared, piece.document_id, piece.text_hash, piece.start,
-            piece.end, piece.quote,
+            piece.end, piece.quote, piece.kind, piece.grade, piece.stance,
         )
         for item in resolved.questions
         for ordinal, piece in enumerate(item.evidence)
     ]  # fmt: skip
     _copy(
         connection,
-        "COPY evaluation_question (dataset, version, question_id, question, answer, split, tags, status, reason, fingerprint) FROM STDIN",
+        """COPY evaluation_question (dataset, version, question_id, question, answer, split, tags, status, reason,
+           fingerprint, answers, answerable, group_name, provenance) FROM STDIN""",
         questions,
     )
     _copy(
         connection,
         """COPY evaluation_evidence (dataset, version, question_id, ordinal, declared, document_id, text_hash, start_char,
-           end_char, quote) FROM STDIN""",
+           end_char, quote, kind, grade, stance) FROM STDIN""",
         evidence,
     )
     return 1 + len(questions) + len(evidence)
@@ -474,10 +533,22 @@ def _write_file(path: Path, resolved: ResolvedDataset, version: int) -> None:
     from resources.fingerprint import canonical_json
 
     evidence = pa.struct(
-        [("document_id", pa.int64()), ("text_hash", pa.string()), ("start", pa.int32()), ("end", pa.int32()), ("quote", pa.string())]
+        [
+            ("document_id", pa.int64()), ("text_hash", pa.string()), ("start", pa.int32()), ("end", pa.int32()),
+            ("quote", pa.string()), ("kind", pa.string()), ("grade", pa.int32()), ("stance", pa.string()),
+        ]
     )  # fmt: skip
     text_columns = ("question_id", "question", "answer", "split", "status", "reason", "tags", "fingerprint")
-    schema = pa.schema([*((name, pa.string()) for name in text_columns), ("evidence", pa.list_(evidence))])
+    schema = pa.schema(
+        [
+            *((name, pa.string()) for name in text_columns),
+            ("evidence", pa.list_(evidence)),
+            ("answers", pa.list_(pa.string())),
+            ("answerable", pa.bool_()),
+            ("group", pa.string()),
+            ("provenance", pa.string()),
+        ]
+    )
     records = (
         {
             "question_id": item.spec.id,
@@ -495,9 +566,16 @@ def _write_file(path: Path, resolved: ResolvedDataset, version: int) -> None:
                     "start": piece.start,
                     "end": piece.end,
                     "quote": piece.quote,
+                    "kind": piece.kind,
+                    "grade": piece.grade,
+                    "stance": piece.stance,
                 }
                 for piece in item.evidence
             ],
+            "answers": list(item.spec.references),
+            "answerable": item.spec.is_answerable,
+            "group": item.spec.group,
+            "provenance": canonical_json(item.spec.provenance),
         }
         for item in resolved.questions
     )
@@ -527,29 +605,54 @@ def read_dataset(connection: Connection, dataset: str, version: int | None = Non
             f"evaluation dataset {dataset!r} has no {which}; materialize evaluation_dataset for partition {dataset!r} first"
         )
     gold: dict[str, list[GoldSpan]] = {}
-    for question_id, document_id, start, end in connection.execute(
-        """SELECT question_id, document_id, start_char, end_char FROM evaluation_evidence
+    for question_id, *place in connection.execute(
+        """SELECT question_id, document_id, start_char, end_char, kind, grade, stance FROM evaluation_evidence
            WHERE dataset = %s AND version = %s ORDER BY question_id, ordinal""",
         (dataset, row[0]),
     ):
-        gold.setdefault(question_id, []).append(GoldSpan(document_id, start, end))
+        gold.setdefault(question_id, []).append(_gold(*place))
     questions = [
         Question(
             question_id=question_id,
             question=question,
             answer=answer,
-            answerable=answer is not None,
+            answerable=answer is not None if answerable is None else answerable,
             split=split,
             tags=tags,
             status=status,
             reason=reason,
             fingerprint=digest,
             gold=tuple(gold.get(question_id, ())) if status == "active" else (),
+            references=tuple(([] if answer is None else [answer]) if answers is None else answers),
+            group=group,
+            provenance=provenance,
         )
-        for question_id, question, answer, split, tags, status, reason, digest in connection.execute(
-            """SELECT question_id, question, answer, split, tags, status, reason, fingerprint FROM evaluation_question
+        for (
+            question_id,
+            question,
+            answer,
+            split,
+            tags,
+            status,
+            reason,
+            digest,
+            answers,
+            answerable,
+            group,
+            provenance,
+        ) in connection.execute(
+            """SELECT question_id, question, answer, split, tags, status, reason, fingerprint, answers, answerable,
+                      group_name, provenance
+               FROM evaluation_question
                WHERE dataset = %s AND version = %s ORDER BY question_id COLLATE "C" """,
             (dataset, row[0]),
         )
     ]
     return EvaluationDataset(dataset, row[0], row[1], questions, row[2])
+
+
+def _gold(document_id: int, start: int, end: int, kind: EvidenceKind, grade: int, stance: Stance) -> GoldSpan:
+    """Gold as metrics see it. The range of a whole document says nothing, and must not tell one edit from the next."""
+    if kind == "document":
+        start = end = 0
+    return GoldSpan(document_id, start, end, kind, grade, stance)

@@ -23,6 +23,7 @@ from assets.dagster_support import (
 from assets.experiments import checks, report, running
 from assets.experiments.leaderboard import HEADLINE, Leaderboard
 from assets.experiments.trials import CODE_VERSION, Progress
+from assets.experiments.variants import shown_prompts
 from assets.outcomes import blocked
 from resources.config import ProjectConfig
 from resources.fingerprint import fingerprint
@@ -99,7 +100,7 @@ def build_assets(config: ProjectConfig) -> list[dg.AssetsDefinition]:
                 checks.decision_possible(experiment.config, experiment.scope),
                 checks.prompts_leak_nothing(
                     running.scored_questions(experiment),
-                    {variant.prompt.name: variant.prompt for variant in experiment.variants},
+                    shown_prompts(experiment.variants),
                 ),
             ]
             measurement = None
@@ -146,6 +147,16 @@ def _metadata(
         "verdict": recommendation["verdict"],
         "leaderboard": table(_table_rows(board)),
         "figure": image(report.figure(board), "scores of the variants with intervals"),
+        "front": image(report.front_figure(board), "quality of the variants over their cost"),
+        **(
+            {"slices": image(png, "differences to the champion by slice")}
+            if (png := report.slices_figure(board))
+            else {}
+        ),
+        "uncertain": dg.MetadataValue.md("\n".join(f"- {one}" for one in recommendation.get("uncertain", []))),
+        "next_steps": dg.MetadataValue.md(
+            "\n".join(f"- {one['try']}: `{one['change']}`" for one in recommendation.get("next", []))
+        ),
         "caveats": dg.MetadataValue.md("\n".join(f"- {caveat}" for caveat in recommendation["caveats"])),
         "diagnosis": dg.MetadataValue.json(recommendation["diagnosis"]),
         "dagster/row_count": len(measurement.plan.trials),

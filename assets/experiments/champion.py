@@ -19,6 +19,8 @@ from resources.fingerprint import fingerprint
 from resources.models import Models
 from resources.platform import Platform
 from resources.postgres import Connection
+from resources.prompt_config import names_label
+from resources.prompt_labels import PRODUCTION, set_label
 
 #: Kind of the rows of table evidence that a promotion rests on; their subject is the experiment.
 EVIDENCE_KIND = "experiment"
@@ -72,13 +74,14 @@ def current_champion(
     ).fetchone()
     if row is None:
         return Champion(
-            baseline(config, models, experiment), f"baseline of {experiment.name}: nothing was promoted yet"
+            baseline(config, models, experiment, connection),
+            f"baseline of {experiment.name}: nothing was promoted yet",
         )
     champion_id, promoted, name, reason, since = row
-    named = {variant.name: variant for variant in expand(config, models, experiment)}
+    named = {variant.name: variant for variant in expand(config, models, experiment, connection)}
     if name not in named:
         return Champion(
-            baseline(config, models, experiment),
+            baseline(config, models, experiment, connection),
             f"baseline of {experiment.name}: the promoted {name} is no longer in its grid",
         )
     if named[name].fingerprint != promoted:
@@ -95,7 +98,11 @@ def answering_champion(
     goes on as it was. Only when something it needs is gone does its present configuration answer, and the reason says
     so.
     """
-    champion = current_champion(connection, config, models, experiment)
+    try:
+        champion = current_champion(connection, config, models, experiment)
+    except PermanentError as error:
+        # a version of a prompt or a train question that is gone must not silence the one that needs none of it
+        return _as_promoted(connection, config, models, experiment, error)
     if champion.proven or champion.champion_id is None:
         return champion
     row = connection.execute(
@@ -108,13 +115,49 @@ def answering_champion(
     try:
         restored = restore_variant(connection, config, models, stored)
     except PermanentError as error:
-        return replace(champion, reason=f"{champion.reason}; the promoted one cannot answer: it {error}")
+        cannot = f"the promoted one cannot answer: it {error}"
+        if names_label(champion.variant.prompt_reference):  # a label that moved must not decide who answers
+            return Champion(
+                baseline(config, models, experiment, connection), f"baseline of {experiment.name}: {cannot}"
+            )
+        return replace(champion, reason=f"{champion.reason}; {cannot}")
     old = f", from snapshot {restored.snapshot}" if restored.snapshot is not None else ""
     return Champion(
         restored.variant,
         f"{reason} (as it was promoted{old}: its prompt, index or model was changed since and has to prove itself)",
         champion.champion_id,
         champion.since,
+        proven=True,
+        snapshot=restored.snapshot,
+    )
+
+
+def _as_promoted(
+    connection: Connection, config: ProjectConfig, models: Models, experiment: ExperimentConfig, error: PermanentError
+) -> Champion:
+    """The promoted variant when the present variants of the experiment cannot be made.
+
+    Raises:
+        PermanentError: nothing was promoted, or the promoted one cannot be had either; the message says both.
+    """
+    row = connection.execute(
+        """SELECT champion_id, variant.config, variant.name, reason, set_at
+           FROM champion JOIN variant ON variant.fingerprint = champion.variant
+           WHERE experiment = %s ORDER BY champion_id DESC LIMIT 1""",
+        (experiment.name,),
+    ).fetchone()
+    if row is None:
+        raise error
+    champion_id, stored, name, reason, since = row
+    try:
+        restored = restore_variant(connection, config, models, stored)
+    except PermanentError as gone:
+        raise PermanentError(f"{error}; and the promoted {name} {gone}") from None
+    return Champion(
+        restored.variant,
+        f"{reason} (as it was promoted: its present configuration cannot be had: {error})",
+        champion_id,
+        since,
         proven=True,
         snapshot=restored.snapshot,
     )
@@ -133,7 +176,8 @@ def promote(platform: Platform, experiment: str, variant_name: str, by: str, rea
     """
     config = platform.config
     settings = experiment_config(config, experiment)
-    variants = {variant.name: variant for variant in expand(config, platform.models, settings)}
+    with platform.database.connect() as connection:
+        variants = {variant.name: variant for variant in expand(config, platform.models, settings, connection)}
     if variant_name not in variants:
         near = difflib.get_close_matches(variant_name, variants, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(variants)}"
@@ -147,13 +191,21 @@ def promote(platform: Platform, experiment: str, variant_name: str, by: str, rea
         result_id, missing = _missing(connection, settings, variant, champion.variant)
         if missing:
             raise PermanentError(f"{variant_name} cannot become champion of {experiment}: " + "; ".join(missing))
-        register_variants(connection, [variant], by)
+        versions = register_variants(connection, [variant], by)
         row = connection.execute(
             """INSERT INTO champion (experiment, variant, result_id, reason, set_by)
                VALUES (%s, %s, %s, %s, %s) RETURNING champion_id, set_at""",
             (experiment, variant.fingerprint, result_id, reason, by),
         ).fetchone()
         assert row is not None
+        set_label(
+            connection,
+            variant.prompt.name,
+            PRODUCTION,
+            versions[variant.prompt_reference],
+            by=by,
+            reason=f"{variant_name} became champion {row[0]} of {experiment}: {reason}",
+        )
     return Champion(variant, reason, row[0], row[1], proven=True)
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from assets.evaluation.dataset import Question
 from assets.evaluation.leakage import Item, leaks, worked_examples
-from assets.evaluation.metrics.base import METRICS
+from assets.evaluation.metrics.base import METRICS, GoldSpan
+from assets.experiments.slices import tag_values
 from assets.experiments.trials import Plan, Scope, TrialOutcome, TrialWork
 from assets.outcomes import CheckOutcome
 from resources.experiment_config import ExperimentConfig
@@ -30,11 +31,24 @@ MAXIMUM_STALE_SHARE = 0.2
 #: nothing for most questions.
 MAXIMUM_EMPTY_SHARE = 0.2
 
+
+def _supports(span: GoldSpan) -> bool:
+    return span.stance == "supports"
+
+
 #: By ``applies_to`` of a metric: whether it must have a value on every trial of a question.
 QUESTION_DECIDES: dict[str, Callable[[Question], bool]] = {
     "all questions": lambda question: True,
-    "answerable questions": lambda question: bool(question.gold),
-    "answerable questions with a reference answer": lambda question: question.answer is not None,
+    "questions whose right answer is known": lambda question: not question.answerable or question.answer is not None,
+    "answerable questions": lambda question: question.answerable and any(_supports(span) for span in question.gold),
+    "answerable questions with evidence passages": lambda question: (
+        question.answerable
+        and any(_supports(span) for span in question.gold)
+        and all(span.kind == "span" for span in question.gold if _supports(span))
+    ),
+    "answerable questions with a reference answer": lambda question: (
+        question.answerable and question.answer is not None
+    ),
     "unanswerable questions": lambda question: not question.answerable,
 }
 #: ``applies_to`` of metrics that the answer decides on: they may lack a value anywhere.
@@ -74,9 +88,26 @@ def decided_questions(metric: str, questions: Sequence[Question]) -> list[Questi
 
 
 def decision_possible(experiment: ExperimentConfig, scope: Scope) -> CheckOutcome:
-    """Some question has a value of the decision metric; told before anything is spent on trials."""
+    """Some question has a value of the decision metric; told before anything is spent on trials.
+
+    Tags that the experiment reads questions by (cluster, slices, guards) must be there too: a misspelt one would silently take
+    every question for independent, or leave a guard open for ever.
+    """
     metric = METRICS[experiment.decision_metric]
     decided = decided_questions(metric.id, scope.questions)
+    absent = _absent_tags(experiment, decided)
+    if decided and absent:
+        known = sorted({key for question in decided for key in question.tags})
+        return CheckOutcome(
+            "decision_possible",
+            False,
+            expected=f"questions of {scope.dataset}/{scope.split} with the tags that experiments/{experiment.name}.yaml names",
+            observed=f"no question has {', '.join(absent)}",
+            details={
+                "absent": absent,
+                "remedy": f"correct experiments/{experiment.name}.yaml, or tag the questions; they have {', '.join(known) or 'no tags'}",
+            },
+        )
     return CheckOutcome(
         "decision_possible",
         bool(decided),
@@ -92,6 +123,17 @@ def decision_possible(experiment: ExperimentConfig, scope: Scope) -> CheckOutcom
             f"decision_metric in experiments/{experiment.name}.yaml; genaiops.answer_quality/1 applies to all questions",
         },
     )
+
+
+def _absent_tags(experiment: ExperimentConfig, questions: Sequence[Question]) -> list[str]:
+    """Tags named by the experiment that no question has, as they are written in its file."""
+    keys = [*([experiment.cluster] if experiment.cluster else []), *experiment.slices]
+    absent = [key for key in keys if not any(tag_values(question, key) for question in questions)]
+    for guard in experiment.guards:
+        key, _, value = (guard.tag or "").partition("=")
+        if guard.tag and not any(value in tag_values(question, key) for question in questions):
+            absent.append(guard.tag)
+    return list(dict.fromkeys(absent))
 
 
 def prompts_leak_nothing(questions: Sequence[Question], prompts: Mapping[str, PromptConfig]) -> CheckOutcome:

@@ -10,14 +10,26 @@ decision metric, which is defined for both, is averaged over all. Undefined valu
 
 from __future__ import annotations
 
+import difflib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from assets.evaluation.metrics.base import METRICS, aggregate
+from assets.experiments import guards, pareto, slices
 from assets.experiments.scores import Scores
-from assets.experiments.statistics import f1_intervals, holm, mean_intervals, sign_flip_p_values
+from assets.experiments.statistics import (
+    Groups,
+    deviations,
+    equivalence,
+    f1_intervals,
+    holm,
+    mean_intervals,
+    non_inferiority,
+    sign_flip_p_values,
+)
 from assets.experiments.trials import Plan, Scope, TrialOutcome
 from resources.answerer import Variant
 from resources.errors import PermanentError
@@ -27,36 +39,55 @@ from resources.models import Models
 if TYPE_CHECKING:
     import numpy as np
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
+#: Of the JSON; without the key it is that of version 1, which readers bring to this one (``upgraded``).
+SCHEMA = 2
 
-RECALL = "genaiops.recall/2"
-GROUNDEDNESS = "genaiops.groundedness_lexical/1"
-TOKEN_F1 = "squad.f1/1"
-SIMILARITY = "sacrebleu.chrf/1"
+
+def _newest(name: str) -> str:
+    """The metric of that name as it is defined now; empty when the catalogue has none."""
+    versions = [int(key.rpartition("/")[2]) for key in METRICS if key.rpartition("/")[0] == name]
+    return f"{name}/{max(versions)}" if versions else ""
+
+
+RECALL = _newest("genaiops.recall")
+COMPLETENESS = _newest("msft.completeness_lexical") or RECALL
+UTILIZATION = _newest("msft.utilization_lexical")
+GROUNDEDNESS = _newest("genaiops.groundedness_lexical")
+TOKEN_F1 = _newest("squad.f1")
+CORRECTNESS = _newest("genaiops.correctness_lexical") or TOKEN_F1
+SIMILARITY = _newest("sacrebleu.chrf")
 #: What a reader sees first; the leaderboard holds all metrics.
 HEADLINE = (
-    "genaiops.answer_quality/1",
+    _newest("genaiops.answer_quality"),
     RECALL,
-    "genaiops.ndcg/2",
-    "squad.exact_match/1",
+    _newest("genaiops.ndcg"),
+    _newest("squad.exact_match"),
     TOKEN_F1,
-    "rouge.rougeL/1",
+    _newest("rouge.rougeL"),
     SIMILARITY,
-    "nltk.meteor_exact_stem/1",
+    _newest("nltk.meteor_exact_stem"),
     GROUNDEDNESS,
 )
-_DECIDING = {"all questions", "answerable questions", "answerable questions with a reference answer"}
+_DECIDING = {
+    "all questions",
+    "questions whose right answer is known",
+    "answerable questions",
+    "answerable questions with evidence passages",
+    "answerable questions with a reference answer",
+}
 
 Leaderboard = dict[str, Any]
 Row = dict[str, Any]
 
 
 def check_decision_metric(experiment: ExperimentConfig) -> None:
-    """Refuse a decision metric that cannot be compared question by question.
+    """Refuse a decision metric that cannot be compared question by question, and guards that cannot be tested.
 
     Raises:
         PermanentError: it is unknown, no mean over questions, or defined for some variants only (such as
-            groundedness, which a refusal does not have); the message lists what is allowed.
+            groundedness, which a refusal does not have), or a guard names a metric that is unknown, no mean, or not
+            between 0 (bad) and 1 (good); the message lists what is allowed.
     """
     allowed = [
         key for key, metric in METRICS.items() if metric.aggregation == "mean" and metric.applies_to in _DECIDING
@@ -69,6 +100,18 @@ def check_decision_metric(experiment: ExperimentConfig) -> None:
             f"experiment {experiment.name}: decision_metric {experiment.decision_metric!r} is not a metric that every "
             f"variant has on the same questions{hint}; allowed: {', '.join(allowed)}"
         )
+    guardable = [
+        key
+        for key, metric in METRICS.items()
+        if metric.aggregation == "mean" and metric.higher_is_better and metric.range == (0.0, 1.0)
+    ]
+    for number, guard in enumerate(experiment.guards):
+        if guard.metric not in guardable:
+            near = difflib.get_close_matches(guard.metric, guardable, n=1)
+            raise PermanentError(
+                f"experiment {experiment.name}: guards[{number}].metric: {guard.metric!r} is not a mean between 0 (bad) and "
+                f"1 (good){f'; did you mean {near[0]!r}?' if near else ''}; allowed: {', '.join(guardable)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -98,6 +141,12 @@ def measure(
     ]
 
 
+def decided(measured: Sequence[Measured], metric: str) -> list[int]:
+    """Positions of the questions that the decision metric has a value for."""
+    columns = [[values[metric] for values in one.values] for one in measured]
+    return [at for at, row in enumerate(zip(*columns, strict=True)) if any(value is not None for value in row)]
+
+
 def decision_scores(measured: Sequence[Measured], metric: str) -> np.ndarray:
     """Scores of the decision metric, shape (questions, variants), for the questions it applies to.
 
@@ -107,11 +156,82 @@ def decision_scores(measured: Sequence[Measured], metric: str) -> np.ndarray:
 
     import numpy as np
 
-    columns = [[values[metric] for values in one.values] for one in measured]
-    kept = [row for row in zip(*columns, strict=True) if any(value is not None for value in row)]
+    kept = [[one.values[at][metric] for one in measured] for at in decided(measured, metric)]
     if any(value is None for row in kept for value in row):
         raise ValueError(f"{metric} is undefined for some variants on a question that others have a value for")
-    return np.array(kept, dtype=float).reshape(len(kept), len(columns))
+    return np.array(kept, dtype=float).reshape(len(kept), len(measured))
+
+
+def compare(
+    experiment: ExperimentConfig, scores: np.ndarray, champion: int, groups: Groups = None
+) -> list[dict[str, Any]]:
+    """Everything that is decided by scores alone.
+
+    Args:
+        scores: shape (questions, variants), the best variant first.
+        champion: position of the one the others are compared with.
+        groups: what belongs together, one label a question.
+
+    Returns:
+        For each variant: ``decision`` (mean with interval); ``difference`` to the champion with interval, sign-flip ``p``
+        and Holm's adjustment ``p_adjusted``; ``difference_deviation`` (allowing for groups) and ``difference_spread``
+        (not); ``non_inferiority`` and ``equivalence`` to the champion, and ``to_best``, the difference to the best variant
+        with its non-inferiority. Tests are None for the variant that is compared with, and where no margin is set. Each
+        kind of test is a family of its own, adjusted over the variants it is made for.
+    """
+
+    import numpy as np
+
+    settings: dict[str, Any] = {"resamples": experiment.resamples, "seed": experiment.seed, "groups": groups}
+    alpha, margins = 1 - experiment.confidence, experiment.margins
+    differences, behind = scores - scores[:, [champion]], scores - scores[:, [0]]
+    width = scores.shape[1]
+    intervals = mean_intervals(
+        np.concatenate([scores, differences, behind], axis=1), confidence=experiment.confidence, **settings
+    )
+    means, gaps, gaps_to_best = intervals[:width], intervals[width : 2 * width], intervals[2 * width :]
+    p_values = sign_flip_p_values(differences, **settings)
+    spread, plain = deviations(differences, groups), deviations(differences)
+    others = [at for at in range(width) if at != champion]
+
+    def family(values: np.ndarray, margin: float | None, reference: int) -> dict[int, dict[str, float]]:
+        if margin is None:
+            return {}
+        tested = [at for at in range(width) if at != reference]
+        tests = non_inferiority(values, margin, alpha=alpha, groups=groups)
+        adjusted = holm([tests[at].p for at in tested])
+        return {
+            at: {"margin": margin, "p": tests[at].p, "p_adjusted": p, "low": tests[at].low}
+            for at, p in zip(tested, adjusted, strict=True)
+        }
+
+    not_worse = family(differences, margins.non_inferiority, champion)
+    not_worse_than_best = family(behind, margins.non_inferiority, 0)
+    equal: dict[int, dict[str, float]] = {}
+    if margins.equivalence is not None:
+        tests = equivalence(differences, margins.equivalence, alpha=alpha, groups=groups)
+        for at, p in zip(others, holm([tests[at].estimate for at in others]), strict=True):
+            one = tests[at]
+            equal[at] = {
+                "margin": margins.equivalence, "p": one.estimate, "p_adjusted": p, "low": one.low, "high": one.high,
+            }  # fmt: skip
+    adjusted = dict(zip(others, holm([p_values[at] for at in others]), strict=True))
+    return [
+        {
+            "decision": means[at].to_json(),
+            "difference": gaps[at].to_json() if at != champion else None,
+            "difference_deviation": spread[at],
+            "difference_spread": plain[at],
+            "p": p_values[at] if at != champion else None,
+            "p_adjusted": adjusted.get(at),
+            "non_inferiority": not_worse.get(at),
+            "equivalence": equal.get(at),
+            "to_best": {"difference": gaps_to_best[at].to_json(), "non_inferiority": not_worse_than_best.get(at)}
+            if at
+            else None,
+        }
+        for at in range(width)
+    ]
 
 
 def build(
@@ -129,51 +249,48 @@ def build(
         champion: name of the variant the others are compared with; one of ``measured``.
 
     Returns:
-        A JSON-able leaderboard: facts common to all rows, and ``rows`` sorted best first. The difference to the
-        champion has the bootstrap interval of paired differences, a sign-flip p-value, and Holm's adjustment over all
-        comparisons made here.
+        A JSON-able leaderboard: facts common to all rows, and ``rows`` sorted best first, each with what ``compare``
+        says of it, its guards, means of all metrics, and cost.
     """
 
     import numpy as np
 
-    metric, confidence = experiment.decision_metric, experiment.confidence
-    settings: dict[str, Any] = {"resamples": experiment.resamples, "seed": experiment.seed}
+    metric = experiment.decision_metric
+    asked = [scope.questions[at] for at in decided(measured, metric)]
+    groups = slices.groups_of(asked, experiment.cluster)
     scores, costs = decision_scores(measured, metric), [_costs(one) for one in measured]
     order = sorted(range(len(measured)), key=lambda at: _rank(scores[:, at], costs[at], measured[at].variant.name))
     measured, costs, scores = [measured[at] for at in order], [costs[at] for at in order], scores[:, order]
-    reference = [one.variant.name for one in measured].index(champion)
-    differences = scores - scores[:, [reference]]
-    means = mean_intervals(scores, confidence=confidence, **settings)
-    gaps = mean_intervals(differences, confidence=confidence, **settings)
-    p_values = sign_flip_p_values(differences, **settings)
-    p_against_best = sign_flip_p_values(scores - scores[:, [0]], **settings)
-    others = [position for position in range(len(measured)) if position != reference]
-    adjusted = dict(zip(others, holm([p_values[position] for position in others]), strict=True))
+    names = [one.variant.name for one in measured]
+    reference = names.index(champion)
+    compared = compare(experiment, scores, reference, groups)
     unanswerable = [not question.answerable for question in scope.questions]
-    refused = np.array([_refused(one, unanswerable) for one in measured]).T
-    refusals = f1_intervals(refused, unanswerable, confidence=confidence, **settings)
-    rows = []
-    for position, one in enumerate(measured):
-        compared = position != reference
-        rows.append(
-            {
-                **_describe(one.variant, scope, prompt_versions, models),
-                "champion": not compared,
-                "n": len(one.outcomes),
-                "failed": sum(outcome.failed for outcome in one.outcomes),
-                "decision": means[position].to_json(),
-                "difference": gaps[position].to_json() if compared else None,
-                "difference_deviation": float(np.std(differences[:, position], ddof=1)) if len(scores) > 1 else 0.0,
-                "p": p_values[position] if compared else None,
-                "p_adjusted": adjusted.get(position),
-                "p_against_best": p_against_best[position],
-                "metrics": _averages(one, unanswerable),
-                "refusal": vars(refusals[position]),
-                "utilization": _utilization(one, unanswerable),
-                **costs[position],
-            }
-        )
+    refusals = f1_intervals(
+        np.array([_refused(one, unanswerable) for one in measured]).T,
+        unanswerable,
+        confidence=experiment.confidence,
+        resamples=experiment.resamples,
+        seed=experiment.seed,
+        groups=slices.groups_of(scope.questions, experiment.cluster),
+    )
+    rows = [
+        {
+            **_describe(one.variant, scope, prompt_versions, models),
+            "champion": position == reference,
+            "n": len(one.outcomes),
+            "failed": sum(outcome.failed for outcome in one.outcomes),
+            **compared[position],
+            "guards": guards.judge(experiment, scope.questions, one.values, measured[reference].values),
+            "metrics": _averages(one, unanswerable),
+            "refusal": vars(refusals[position]),
+            "utilization": _utilization(one, unanswerable),
+            **costs[position],
+        }
+        for position, one in enumerate(measured)
+    ]
+    front = pareto.dominated_by([_point(row) for row in rows])
     return {
+        "schema": SCHEMA,
         "experiment": experiment.name,
         "dataset": scope.dataset,
         "dataset_version": scope.version,
@@ -183,15 +300,47 @@ def build(
             "answerable": unanswerable.count(False),
             "unanswerable": unanswerable.count(True),
             "compared": len(scores),
+            "groups": len(scores) if groups is None else len(set(groups)),
             "stale": len(scope.stale),
         },
+        "cluster": None if groups is None else experiment.cluster or "group",
         "decision_metric": experiment.decision_metric,
         "confidence": experiment.confidence,
         "resamples": experiment.resamples,
         "seed": experiment.seed,
-        "comparisons": len(others),
+        "margins": experiment.margins.model_dump(),
+        "comparisons": len(rows) - 1,
         "champion": champion,
-        "rows": rows,
+        "slices": slices.compare(experiment, asked, scores, names, reference),
+        "rows": [{**row, "dominated_by": front[row["variant"]]} for row in rows],
+    }
+
+
+def upgraded(board: Leaderboard) -> Leaderboard:
+    """A leaderboard on record in the present schema; what was not measured then is None or empty."""
+    if board.get("schema") == SCHEMA:
+        return board
+    unknown: Row = dict.fromkeys(
+        (
+            "non_inferiority",
+            "equivalence",
+            "to_best",
+            "dominated_by",
+            "latency_p95",
+            "cost_per_1000",
+            "tokens_per_answer",
+        )
+    )
+    return {
+        **board,
+        "questions": {"groups": board["questions"]["compared"], **board["questions"]},
+        "cluster": None,
+        "margins": {},
+        "slices": [],
+        "rows": [
+            {**unknown, "guards": [], "difference_spread": row.get("difference_deviation"), **row}
+            for row in board["rows"]
+        ],
     }
 
 
@@ -213,7 +362,7 @@ def _describe(variant: Variant, scope: Scope, prompt_versions: Mapping[str, int]
         "index": variant.index,
         "snapshot": scope.snapshots[variant.index],
         "prompt": variant.prompt.name,
-        "prompt_version": prompt_versions[variant.prompt.name],
+        "prompt_version": prompt_versions[variant.prompt_reference],
         "search_mode": variant.search_mode,
         "k": variant.k,
         "model": variant.model,
@@ -259,11 +408,28 @@ def _utilization(one: Measured, unanswerable: Sequence[bool]) -> float | None:
 
 def _costs(one: Measured) -> Row:
     usages = [outcome.usage for outcome in one.outcomes]
+    paid = [usage for usage in usages if usage]  # a failed trial has none and must not make a variant look cheap
     latencies = [outcome.latency for outcome in one.outcomes if outcome.latency is not None]
     return {
         "input_tokens": sum(usage.get("input_tokens", 0) for usage in usages),
         "output_tokens": sum(usage.get("output_tokens", 0) for usage in usages),
         "cost": sum(usage.get("cost", 0.0) for usage in usages),
         "currency": next((usage["currency"] for usage in usages if usage.get("cost")), "USD"),
+        "cost_per_1000": 1000 * sum(usage.get("cost", 0.0) for usage in paid) / len(paid) if paid else None,
+        "tokens_per_answer": sum(usage.get("input_tokens", 0) + usage.get("output_tokens", 0) for usage in paid)
+        / len(paid)
+        if paid
+        else None,
         "latency_median": median(latencies) if latencies else None,
+        "latency_p95": sorted(latencies)[math.ceil(0.95 * len(latencies)) - 1] if latencies else None,
     }
+
+
+def _point(row: Row) -> pareto.Point:
+    """Money where any is paid; tokens break the tie of models that cost nothing."""
+    return pareto.Point(
+        row["variant"],
+        round(row["decision"]["estimate"], 12),
+        row["cost_per_1000"] or (math.inf if row["tokens_per_answer"] is None else row["tokens_per_answer"] * 1e-12),
+        row["latency_p95"],
+    )

@@ -3,19 +3,22 @@
 Belongs here: rendering what is already decided and recorded, into files that need nothing else to be read.
 Does not belong here: any number's computation (leaderboard.py, recommendation.py).
 
-Both hold scores, and places in documents, but neither questions nor answers nor document text.
+Both hold scores, and places in documents, but neither questions nor answers nor document text. Pages that do (compare.py) lie
+beside the report in ``compare``, and it links to those there are.
 """
 
 import base64
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assets.evaluation.metrics.base import METRICS
-from assets.experiments.leaderboard import HEADLINE, Leaderboard, Row
+from assets.experiments.guards import describe
+from assets.experiments.leaderboard import HEADLINE, Leaderboard, Row, upgraded
+from assets.experiments.pareto import SAME_LATENCY_SECONDS, SAME_LATENCY_SHARE
 from assets.experiments.recommendation import Recommendation
 from assets.experiments.scores import Scores
 from assets.experiments.trials import Plan, TrialOutcome
@@ -24,7 +27,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from jinja2 import Template
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
+#: Folder of the side-by-side pages, beside the report.
+COMPARISONS = "compare"
 _SHOWN_IN_FIGURE = 24
 _PROVENANCE = ("experiment", "dataset", "dataset_version", "split", "snapshots", "champion", "settings")
 
@@ -40,6 +45,7 @@ p.facts { color: #5a6675; margin-top: 0; }
 th, td { padding: .3rem .6rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #e3e8ee; }
 th { background: #f6f8fa; font-weight: 600; } th:first-child, td:first-child, td.text { text-align: left; }
 tr.champion { background: #fff8e6; } tr.recommended { background: #eaf6ec; } .weak { color: #8a94a1; }
+td.better { background: #eaf6ec; } td.worse { background: #fbeaea; } code { font-size: .9em; }
 img { max-width: 100%; } dt { font-weight: 600; } dd { margin: 0 0 .5rem; color: #414c59; }
 </style></head><body>
 <h1>{{ board.experiment }}</h1>
@@ -49,9 +55,14 @@ img { max-width: 100%; } dt { font-weight: 600; } dd { margin: 0 0 .5rem; color:
 {% for index, snapshot in board.snapshots.items() %}{{ index }}@{{ snapshot }}{{ ", " if not loop.last }}{% endfor %} ·
 champion {{ board.champion }}</p>
 <div class="verdict">{{ recommendation.text }}</div>
+{% if recommendation.uncertain %}<h2>What is uncertain</h2>
+<ul>{% for one in recommendation.uncertain %}<li>{{ one }}</li>{% endfor %}</ul>{% endif %}
 {% if recommendation.diagnosis %}<h2>Where to look next</h2><ul>
 {% for item in recommendation.diagnosis %}<li>{{ item.variant }}: {{ item.symptom }}. {{ item.advice | capitalize }}.</li>{% endfor %}
 </ul>{% endif %}
+{% if recommendation.next %}<h2>What to try next</h2><ul>
+{% for one in recommendation.next %}<li>{{ one.try | capitalize }}. <code>{{ one.change }}</code>
+<span class="weak">because {{ one.because }}</span></li>{% endfor %}</ul>{% endif %}
 <h2>Read with care</h2><ul>{% for caveat in recommendation.caveats %}<li>{{ caveat }}</li>{% endfor %}</ul>
 <h2>{{ titles[board.decision_metric] }} with {{ "%.0f" | format(board.confidence * 100) }} % intervals</h2>
 <img alt="Mean {{ titles[board.decision_metric] }} of each variant with its interval" src="data:image/png;base64,{{ figure }}">
@@ -60,6 +71,8 @@ champion {{ board.champion }}</p>
 <th>{{ titles[board.decision_metric] }}</th><th>Interval</th><th>To champion</th><th>Interval</th><th>p</th><th>p (Holm)</th>
 {% for metric in headline %}<th>{{ titles[metric] }}</th>{% endfor %}
 <th>Refusal P</th><th>R</th><th>F1</th><th>Used chunks</th><th>Tokens in</th><th>out</th><th>Cost</th><th>Median ms</th>
+<th>95 % ms</th><th>Beaten by</th>{% if margin %}<th>Not worse by {{ margin }}: p</th>{% endif %}
+{% if equal %}<th>Equal within {{ equal }}: p</th>{% endif %}{% if guarded %}<th>Guards</th>{% endif %}<th>Side by side</th>
 </tr></thead><tbody>
 {% for row in board.rows %}<tr class="{{ 'recommended' if row.variant == recommendation.recommended else 'champion' if row.champion }}">
 <td title="{{ row.fingerprint }}, prompt version {{ row.prompt_version }}, snapshot {{ row.snapshot }}">{{ row.variant }}</td>
@@ -73,11 +86,40 @@ champion {{ board.champion }}</p>
 <td>{{ row.refusal.precision | number }}</td><td>{{ row.refusal.recall | number }}</td>
 <td>{{ row.refusal.f1 | number }}</td><td>{{ row.utilization | number }}</td>
 <td>{{ row.input_tokens }}</td><td>{{ row.output_tokens }}</td><td>{{ "%.4f" | format(row.cost) }} {{ row.currency }}</td>
-<td>{{ "%.1f" | format(row.latency_median * 1000) if row.latency_median is not none else "–" }}</td></tr>
+<td>{{ row.latency_median | milliseconds }}</td><td>{{ row.latency_p95 | milliseconds }}</td>
+<td class="text">{{ row.dominated_by or "–" }}</td>
+{% if margin %}<td>{{ row.non_inferiority.p_adjusted | p if row.non_inferiority else "–" }}</td>{% endif %}
+{% if equal %}<td>{{ row.equivalence.p_adjusted | p if row.equivalence else "–" }}</td>{% endif %}
+{% if guarded %}<td class="{{ 'worse' if 'broken' in row.guards | map(attribute='state') else '' }}">
+{{ row.guards | selectattr("state", "equalto", "held") | list | length }} of {{ row.guards | length }}</td>{% endif %}
+<td class="text">{% for other, link in links.get(row.fingerprint, []) %}<a href="{{ link }}">with {{ other }}</a> {% endfor %}</td>
+</tr>
 {% endfor %}</tbody></table></div>
 <p class="weak">Means of metrics are over answerable questions; refusals are over all. p: two-sided paired sign-flip test
 against the champion, {{ board.resamples }} resamples, seed {{ board.seed }}; Holm's adjustment is over
-{{ board.comparisons }} comparisons. Costs are those of the calls that produced the answers, remembered or not.</p>
+{{ board.comparisons }} comparisons. {% if board.cluster %}The {{ board.questions.compared }} questions form
+{{ board.questions.groups }} groups ({{ board.cluster }}), which are resampled and flipped whole. {% endif %}Costs are those of
+the calls that produced the answers, remembered or not. Two variants question by question:
+<code>genaiops compare {{ board.experiment }} A B</code> writes a page and links it here.</p>
+<h2>Quality, cost, latency</h2>
+<img alt="Quality of each variant over its cost; those that none beats in everything are joined" src="data:image/png;base64,{{ front }}">
+<p class="weak">A variant is beaten when another one is nowhere worse and somewhere better in mean, cost per answer and the latency
+that 95 % of answers stay within (latencies closer than {{ same_share }} and {{ same_ms }} ms count as equal). Plain numbers without
+their uncertainty: a view, no test. Energy is left out: nothing here measures it.</p>
+{% if guarded %}<h2>Guards</h2><ul>{% for row in board.rows %}{% for guard in row.guards %}
+<li>{{ row.variant }}: {{ guard | guard }}</li>{% endfor %}{% endfor %}</ul>{% endif %}
+{% if board.slices %}<h2>Slices</h2>
+{% if slices_figure %}<img alt="Difference to the champion by slice" src="data:image/png;base64,{{ slices_figure }}">{% endif %}
+<div class="scroll"><table><thead><tr><th>Variant</th>{% for entry in board.slices %}<th>{{ entry.tag }}={{ entry.value }}<br>
+{{ entry.questions }} questions{% if entry.groups < entry.questions %}, {{ entry.groups }} groups{% endif %}</th>{% endfor %}
+</tr></thead><tbody>{% for row in board.rows %}<tr><td>{{ row.variant }}</td>
+{% for entry in board.slices %}{% set one = entry.variants.get(row.variant) %}
+{% if not one %}<td class="weak">too few</td>{% elif not one.difference %}<td>{{ one.mean | number }}</td>
+{% else %}<td class="{{ one | marked(board.confidence) }}">{{ one.mean | number }} ({{ "%+.3f" | format(one.difference.estimate) }},
+p {{ one.p_adjusted | p }})</td>{% endif %}{% endfor %}</tr>{% endfor %}</tbody></table></div>
+<p class="weak">Mean of the decision metric, difference to the champion, and p adjusted by Holm over all slices and variants of this
+table, apart from the comparison above. Coloured where that is below {{ "%.2f" | format(1 - board.confidence) }}. Slices are for
+looking: none decides unless a guard names it.</p>{% endif %}
 <h2>What the metrics mean</h2><dl>
 {% for metric in headline %}<dt>{{ titles[metric] }} <span class="weak">{{ metric }}</span></dt>
 <dd>{{ definitions[metric] }}</dd>{% endfor %}</dl>
@@ -104,7 +146,7 @@ def figure(board: Leaderboard) -> bytes:
         range(len(shown)), [row["variant"] + (" (champion)" if row["champion"] else "") for row in reversed(shown)]
     )
     axes.tick_params(axis="y", labelsize=8, length=0)
-    axes.set_xlabel(f"{METRICS[board['decision_metric']].title}, mean and {board['confidence']:.0%} interval")
+    axes.set_xlabel(f"{_title(board['decision_metric'])}, mean and {board['confidence']:.0%} interval")
     left_out = len(rows) - len(shown)
     axes.set_title(
         f"{board['experiment']}: {board['questions']['compared']} questions"
@@ -115,22 +157,157 @@ def figure(board: Leaderboard) -> bytes:
     axes.set_axisbelow(True)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
+    return _png(FigureCanvasAgg(picture))
+
+
+def front_figure(board: Leaderboard) -> bytes:
+    """A PNG of quality over cost per 1000 answers (over tokens per answer where nothing costs money)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows: list[Row] = upgraded(board)["rows"]
+    paid = any(row["cost"] for row in rows)
+    unit = "cost_per_1000" if paid else "tokens_per_answer"
+    shown = [row for row in rows if row[unit] is not None]
+    picture = Figure(figsize=(8.5, 4.2), dpi=110, layout="constrained")
+    axes = picture.add_subplot()
+    front = sorted((row for row in shown if row["dominated_by"] is None), key=lambda row: row[unit])
+    axes.plot(
+        [row[unit] for row in front],
+        [row["decision"]["estimate"] for row in front],
+        color="#9db7cc",
+        linewidth=1,
+        zorder=1,
+    )
+    for row in shown:
+        on_front = row["dominated_by"] is None
+        colour = "#d08a00" if row["champion"] else "#2f6f9f" if on_front else "#b5bcc4"
+        axes.scatter([row[unit]], [row["decision"]["estimate"]], s=36, color=colour, zorder=2)
+        if on_front or row["champion"]:
+            axes.annotate(
+                row["variant"],
+                (row[unit], row["decision"]["estimate"]),
+                xytext=(5, 4),
+                textcoords="offset points",
+                fontsize=7,
+            )
+    axes.set_xlabel(f"{rows[0]['currency']} per 1000 answers" if paid else "tokens per answer (nothing costs money)")
+    axes.set_ylabel(f"{_title(board['decision_metric'])}, mean")
+    axes.grid(color="#e3e8ee")
+    axes.set_axisbelow(True)
+    return _png(FigureCanvasAgg(picture))
+
+
+def slices_figure(board: Leaderboard) -> bytes | None:
+    """A PNG of the differences to the champion, variants by slices; None when no slice is large enough."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    board = upgraded(board)
+    entries = [entry for entry in board["slices"] if entry["variants"]]
+    rows = [row for row in board["rows"] if not row["champion"]][:_SHOWN_IN_FIGURE]
+    if not entries or not rows:
+        return None
+    values = [[entry["variants"][row["variant"]]["difference"]["estimate"] for entry in entries] for row in rows]
+    limit = max(0.01, max(abs(value) for row in values for value in row))
+    picture = Figure(figsize=(3.5 + 0.9 * len(entries), 1.6 + 0.26 * len(rows)), dpi=110, layout="constrained")
+    axes = picture.add_subplot()
+    axes.imshow(values, cmap="RdYlGn", vmin=-limit, vmax=limit, aspect="auto")
+    for height, row in enumerate(rows):
+        for place, entry in enumerate(entries):
+            one = entry["variants"][row["variant"]]
+            sure = "*" if one["p_adjusted"] < 1 - board["confidence"] else ""
+            axes.text(
+                place, height, f"{one['difference']['estimate']:+.2f}{sure}", ha="center", va="center", fontsize=7
+            )
+    axes.set_xticks(
+        range(len(entries)), [f"{entry['tag']}={entry['value']}" for entry in entries], rotation=40, ha="right"
+    )
+    axes.set_yticks(range(len(rows)), [row["variant"] for row in rows])
+    axes.tick_params(labelsize=7, length=0)
+    axes.set_title("Difference to the champion by slice (*: beyond chance)", fontsize=9)
+    return _png(FigureCanvasAgg(picture))
+
+
+def _png(canvas: Any) -> bytes:
     buffer = io.BytesIO()
-    FigureCanvasAgg(picture).print_png(buffer)
+    canvas.print_png(buffer)
     return buffer.getvalue()
 
 
-def page(result_id: int, board: Leaderboard, recommendation: Recommendation, png: bytes) -> str:
-    """The leaderboard as one HTML file that needs no other; everything from outside is escaped."""
+def _title(metric: str) -> str:
+    """The title of a metric; its id when the catalogue no longer has it."""
+    return METRICS[metric].title if metric in METRICS else metric
+
+
+def page(
+    result_id: int,
+    board: Leaderboard,
+    recommendation: Recommendation,
+    png: bytes,
+    links: Mapping[str, Sequence[tuple[str, str]]] | None = None,
+) -> str:
+    """The leaderboard as one HTML file that needs no other; everything from outside is escaped.
+
+    Args:
+        board: of any schema, so that results on record can be shown.
+        links: {fingerprint of a variant: (name of another one, page that compares the two)}.
+    """
+    board = upgraded(board)
+    measured = board["rows"][0]["metrics"]
+    slices = slices_figure(board)
     return _template().render(
         result_id=result_id,
         board=board,
         recommendation=recommendation,
         figure=base64.b64encode(png).decode(),
-        headline=[metric for metric in HEADLINE if metric != board["decision_metric"]],
-        titles={key: metric.title for key, metric in METRICS.items()},
-        definitions={key: metric.definition for key, metric in METRICS.items()},
+        front=base64.b64encode(front_figure(board)).decode(),
+        slices_figure=base64.b64encode(slices).decode() if slices else "",
+        headline=[metric for metric in _headline(measured) if metric != board["decision_metric"]],
+        titles={key: _title(key) for key in {*measured, board["decision_metric"]}},
+        definitions={
+            key: METRICS[key].definition if key in METRICS else "No longer in the catalogue." for key in measured
+        },
+        margin=board["margins"].get("non_inferiority"),
+        equal=board["margins"].get("equivalence"),
+        guarded=any(row["guards"] for row in board["rows"]),
+        links=links or {},
+        same_share=f"{SAME_LATENCY_SHARE:.0%}",
+        same_ms=f"{SAME_LATENCY_SECONDS * 1000:.0f}",
     )
+
+
+def _headline(measured: Mapping[str, Any]) -> list[str]:
+    """The headline metrics in the version that was measured."""
+    stems = [metric.rpartition("/")[0] for metric in HEADLINE]
+    return [key for stem in stems for key in measured if key.rpartition("/")[0] == stem]
+
+
+def comparison_file(result_id: int, first: str, second: str) -> str:
+    """Name of the page that compares the variants of two fingerprints."""
+    return f"{COMPARISONS}/{result_id}-{first[:16]}-{second[:16]}.html"
+
+
+def _links(folder: Path, result_id: int, board: Leaderboard) -> dict[str, list[tuple[str, str]]]:
+    found: dict[str, list[tuple[str, str]]] = {}
+    for first in board["rows"]:
+        for second in board["rows"]:
+            name = comparison_file(result_id, first["fingerprint"], second["fingerprint"])
+            if (folder / name).exists():
+                found.setdefault(first["fingerprint"], []).append((second["variant"], name))
+                found.setdefault(second["fingerprint"], []).append((first["variant"], name))
+    return found
+
+
+def write_page(folder: Path, result_id: int, board: Leaderboard, recommendation: Recommendation) -> Path:
+    """Write the report of a result, with links to the side-by-side pages there are; it appears whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{result_id}.html"
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    links = _links(folder, result_id, board)
+    partial.write_text(page(result_id, board, recommendation, figure(board), links), encoding="utf-8")
+    partial.replace(path)
+    return path
 
 
 def trial_rows(
@@ -213,10 +390,15 @@ def write(
             {"result": result_id, **{key: board[key] for key in _PROVENANCE}},
         )
     if not files["report"].exists():
-        partial = files["report"].with_suffix(f".{os.getpid()}.partial")
-        partial.write_text(page(result_id, board, recommendation, figure(board)), encoding="utf-8")
-        partial.replace(files["report"])
+        write_page(folder, result_id, board, recommendation)
     return files
+
+
+def _marked(one: Mapping[str, Any], confidence: float) -> str:
+    """The style of a slice's cell: coloured where the difference is beyond chance."""
+    if one["p_adjusted"] >= 1 - confidence:
+        return ""
+    return "better" if one["difference"]["estimate"] > 0 else "worse"
 
 
 @cache
@@ -225,4 +407,8 @@ def _template() -> "Template":
 
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["number"] = lambda value: "–" if value is None else f"{value:.3f}"
+    environment.filters["milliseconds"] = lambda value: "–" if value is None else f"{value * 1000:.1f}"
+    environment.filters["p"] = lambda value: f"{value:.4f}"
+    environment.filters["guard"] = describe
+    environment.filters["marked"] = _marked
     return environment.from_string(_PAGE)

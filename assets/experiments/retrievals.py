@@ -27,7 +27,7 @@ from resources.index_config import RetrievalConfig
 from resources.models import Usage
 from resources.postgres import Connection, Database, Lease
 from resources.retrieval import Retrieved
-from resources.vector_index import SearchHit, SearchResult
+from resources.vector_index import SearchFilter, SearchHit, SearchResult
 
 CODE_VERSION = "1"
 #: Documents whose text is in memory at once.
@@ -46,6 +46,8 @@ class Searcher(Protocol):
         k: int,
         settings: RetrievalConfig,
         snapshot: int | None = None,
+        filters: SearchFilter | None = None,
+        ef_search: int | None = None,
         run_id: str,
     ) -> Sequence[SearchResult]:
         """Retrieve from a snapshot for each question, in order."""
@@ -92,6 +94,7 @@ def retrieve(
             settings=variant.retrieval,
             snapshot=snapshot,
             run_id=run_id,
+            **variant.search_options,
         )
         new = dict(zip(missing, results, strict=True))
         with database.connect() as connection:
@@ -125,6 +128,7 @@ def _base(connection: Connection, variant: Variant, snapshot: int) -> str:
             "k": variant.k,
             "graph": [variant.ef_search, variant.exact_below],
             "steps": variant.retrieval_fingerprint,
+            **({"filters": variant.filters.model_dump(mode="json", exclude={"name"})} if variant.filters else {}),
         }
     )
 

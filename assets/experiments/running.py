@@ -13,7 +13,8 @@ from pathlib import Path
 from psycopg.types.json import Jsonb
 
 from assets.evaluation.dataset import Question, read_dataset
-from assets.evaluation.metrics.base import METRICS
+from assets.evaluation.holdout import record_use
+from assets.evaluation.metrics.base import METRICS, metric_fingerprint
 from assets.experiments import leaderboard as boards
 from assets.experiments import recommendation as recommendations
 from assets.experiments import report, trials
@@ -28,6 +29,7 @@ from assets.experiments.checks import CHECKS, decided_questions
 from assets.experiments.leaderboard import Leaderboard
 from assets.experiments.recommendation import Recommendation
 from assets.experiments.scores import Scores, score_trials
+from assets.experiments.slices import groups_of
 from assets.experiments.trials import Plan, Progress, Scope, TrialOutcome, TrialWork
 from assets.experiments.variants import expand, register_variants
 from assets.outcomes import CheckOutcome, record_evidence
@@ -39,6 +41,7 @@ from resources.fingerprint import fingerprint
 from resources.models import Budget, Models, Usage
 from resources.platform import Platform
 from resources.postgres import Connection, Lease
+from resources.prompt_labels import CANDIDATE, set_label
 from resources.vector_index import VectorIndex
 
 
@@ -107,11 +110,12 @@ def prepared(platform: Platform, name: str, run_id: str, lease: Lease) -> Iterat
     """
     config = experiment_config(platform.config, name)
     boards.check_decision_metric(config)
-    currencies = {platform.config.chat_model(model).price.currency for model in config.grid.model}
+    currencies = {platform.config.chat_model(model).price.currency for model in config.grid.model_names}
     budget = Budget(config.budget, currency=min(currencies) if len(currencies) == 1 else "USD")
     models = platform.models.within(budget)
     index = VectorIndex(platform.database, platform.config, models)
-    variants = tuple(expand(platform.config, models, config))
+    with platform.database.connect() as connection:
+        variants = tuple(expand(platform.config, models, config, connection))
     snapshots = {one: index.serving(one) for one in dict.fromkeys(config.grid.index)}
     pin = f"experiment:{name}:running"
     with platform.database.connect() as connection:
@@ -230,7 +234,7 @@ def conclude(experiment: Experiment, measurement: Measurement, outcomes: Sequenc
             "settings": settings_fingerprint(experiment.config),
         }
         recommendation = recommendations.recommend(board)
-        if recommendation["verdict"] == "promote" and experiment.config.split == "dev":
+        if recommendation["recommended"] and experiment.config.split == "dev":
             confirmation_work, confirmed = _confirm(experiment, board, recommendation)
             rests_on |= confirmed
         if newest and stands and recommendations.is_pending(recommendation):
@@ -265,7 +269,6 @@ def _confirm(experiment: Experiment, board: Leaderboard, recommendation: Recomme
         scope = trials.resolve_scope(
             connection, experiment.platform.config, experiment.config, experiment.scope.snapshots, split="test"
         )
-        uses = _uses(connection, experiment.config.dataset, recommendation)
     if not decided_questions(experiment.config.decision_metric, scope.questions):
         recommendation["caveats"].append("The dataset has no held-back (test) questions to confirm the choice on.")
         return TrialWork(), set()
@@ -281,23 +284,28 @@ def _confirm(experiment: Experiment, board: Leaderboard, recommendation: Recomme
         return measurement.work, set()
     measured = boards.measure(pair, scope, measurement.plan, measurement.outcomes, measurement.scores)
     scores = boards.decision_scores(measured, experiment.config.decision_metric)
+    asked = [scope.questions[at] for at in boards.decided(measured, experiment.config.decision_metric)]
+    with experiment.platform.database.connect() as connection:
+        uses = record_use(
+            connection,
+            experiment.config.dataset,
+            scope.questions,
+            experiment=experiment.config.name,
+            champion=recommendation["champion_fingerprint"],
+            challenger=recommendation["recommended_fingerprint"],
+            run_id=experiment.run_id,
+        )
     confirmation = recommendations.confirm(
-        board, recommendation, scores[:, 0].tolist(), scores[:, 1].tolist(), uses=uses
+        board,
+        recommendation,
+        scores[:, 0].tolist(),
+        scores[:, 1].tolist(),
+        uses=uses,
+        groups=groups_of(asked, experiment.config.cluster),
     )
     recommendation["confirmation"] = confirmation
     recommendation["text"] += " " + confirmation["text"]
     return measurement.work, {trial.fingerprint for trial in measurement.plan.trials}
-
-
-def _uses(connection: Connection, dataset: str, recommendation: Recommendation) -> int:
-    """How many different choices the held-back questions have judged, this one included."""
-    pairs = connection.execute(
-        """SELECT DISTINCT recommendation->'confirmation'->>'champion', recommendation->'confirmation'->>'recommended'
-           FROM experiment_result WHERE recommendation->'confirmation'->>'dataset' = %s""",
-        (dataset,),
-    ).fetchall()
-    this = (recommendation["champion_fingerprint"], recommendation["recommended_fingerprint"])
-    return len({*pairs, this})
 
 
 def _result_fingerprint(experiment: Experiment, measurement: Measurement) -> str:
@@ -310,7 +318,7 @@ def _result_fingerprint(experiment: Experiment, measurement: Measurement) -> str
             "dataset_version": experiment.scope.version,
             "snapshots": dict(experiment.scope.snapshots),
             "champion": experiment.champion.variant.fingerprint,
-            "metrics": list(METRICS),
+            "metrics": [metric_fingerprint(metric) for metric in METRICS],
             "checks": list(CHECKS),  # a promotion asks for the evidence of each
             "trials": [
                 [trial.fingerprint, measurement.outcomes[trial.fingerprint].status] for trial in measurement.plan.trials
@@ -350,6 +358,16 @@ def _record(
             "INSERT INTO result_trial (result_id, trial) SELECT %s, unnest(%s::text[])", (row[0], sorted(rests_on))
         )
         record_evidence(connection, EVIDENCE_KIND, name, key, outcomes, experiment.run_id)
+        recommended = [one for one in experiment.variants if one.name == recommendation["recommended"]]
+        for variant in recommended:
+            set_label(
+                connection,
+                variant.prompt.name,
+                CANDIDATE,
+                experiment.prompt_versions[variant.prompt_reference],
+                by=f"experiment {name}",
+                reason=f"result {row[0]} recommends {variant.name}",
+            )
         _pin(connection, f"experiment:{name}", experiment.scope.snapshots)
     return row[0]
 

@@ -1,21 +1,30 @@
-"""Scores: every metric of every trial, computed once and kept.
+"""Scores: every metric of every trial, computed once and kept with the fingerprint of the metric.
 
-Belongs here: finding the (trial, metric) pairs without a value, computing and storing them.
+Belongs here: finding the (trial, metric) pairs without a value of today's definition, computing and storing them; for
+the trials of a run, and for those on record (``rescore``).
 Does not belong here: what a metric means (assets/evaluation/metrics), and averaging (leaderboard.py).
+
+A score whose metric has another fingerprint now counts as missing and is replaced; no trial is run for it.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from assets.evaluation.metrics.base import METRICS, Family, score
+from assets.evaluation.dataset import Question, read_dataset
+from assets.evaluation.metrics.base import METRICS, TrialRecord, definition_of, metric_fingerprint, score
+from assets.evaluation.metrics.records import Part
 from assets.experiments.retrievals import read_range
-from assets.experiments.trials import Plan, Trial, TrialOutcome, to_record
-from resources.postgres import Connection, Database
+from assets.experiments.trials import Plan, TrialOutcome, record_of, supplied_ranges
+from resources.answerer import Citation
+from resources.errors import PermanentError
+from resources.platform import Platform
+from resources.postgres import Connection, Database, Lease
+from resources.vector_index import SearchHit
 
-#: Trials scored in one call: memory is bounded by it, and the fixed cost of a metric is paid once for many.
-BATCH_SIZE = 5000
+#: Trials scored and stored at once: memory is bounded by it.
+BATCH_SIZE = 2000
 
 Values = dict[str, float | None]
 
@@ -26,11 +35,57 @@ class Scores:
 
     Attributes:
         values: {trial fingerprint: {metric id: value, or None where the metric is undefined}}.
-        computed: (trial, metric) pairs that had no value yet.
+        computed: (trial, metric) pairs that had no value of today's definition yet.
     """
 
     values: Mapping[str, Values]
     computed: int
+
+
+@dataclass(frozen=True)
+class Rescored:
+    """What ``rescore`` did.
+
+    Attributes:
+        trials: trials on record that were looked at.
+        computed: (trial, metric) pairs that were missing, or had a value of another definition.
+        skipped: trials that cannot be scored, because their version of the dataset is gone.
+    """
+
+    trials: int = 0
+    computed: int = 0
+    skipped: int = 0
+
+    def __add__(self, other: "Rescored") -> "Rescored":
+        """Add the counts of two parts."""
+        return Rescored(self.trials + other.trials, self.computed + other.computed, self.skipped + other.skipped)
+
+
+@dataclass(frozen=True)
+class _Scorable:
+    """A trial on record, before it is one for metrics."""
+
+    question: Question
+    hits: Sequence[SearchHit]
+    outcome: TrialOutcome
+
+    def record(self) -> TrialRecord:
+        return record_of(self.question, self.hits, self.outcome)
+
+    def seen(self, part: Part) -> Hashable:
+        """All that metrics look at of one part; the range that is read of a hit stands for its text."""
+        outcome = self.outcome
+        match part:
+            case "question" | "gold" | "reference":
+                return self.question.question_id, self.question.fingerprint
+            case "hits":
+                return tuple((hit.version_id, *read_range(hit)) for hit in self.hits), outcome.supplied
+            case "answer":
+                return outcome.answer
+            case "refusal":
+                return outcome.refused
+            case "citations":
+                return outcome.citations
 
 
 def score_trials(
@@ -40,75 +95,194 @@ def score_trials(
     trials = {trial.fingerprint: trial for trial in plan.trials if trial.fingerprint in outcomes}
     with database.connect() as connection:
         values = _read(connection, list(trials), metrics)
+
+    def load(keys: Sequence[str]) -> dict[str, _Scorable]:
+        return {key: _Scorable(trials[key].question, trials[key].result.hits, outcomes[key]) for key in keys}
+
+    computed = sum(
+        _score_missing(database, list(trials)[start : start + BATCH_SIZE], metrics, values, load)
+        for start in range(0, len(trials), BATCH_SIZE)
+    )
+    return Scores(values, computed)
+
+
+def rescore(
+    platform: Platform,
+    run_id: str,
+    *,
+    experiment: str | None = None,
+    metrics: Sequence[str] | None = None,
+    wait_seconds: float = 30,
+    progress: Callable[[str, Rescored], None] = lambda experiment, done: None,
+) -> Rescored:
+    """Score all trials on record by today's metrics; no model is called and nothing is searched.
+
+    Only what is missing, or was computed by another definition or code, is computed. The boards of experiments
+    follow when they are evaluated next, which then only reads the scores.
+
+    Args:
+        experiment: only trials of this one.
+        metrics: ids; all of the catalogue by default.
+        progress: told after each batch of an experiment what was done of it so far.
+
+    Raises:
+        ValueError: a metric is unknown; the message names the nearest.
+        PermanentError: the experiment has no trial on record.
+        LeaseHeldError: the experiment is running or being erased from.
+    """
+    wanted = [definition_of(metric).id for metric in (METRICS if metrics is None else dict.fromkeys(metrics))]
+    with platform.database.connect() as connection:
+        known = [row[0] for row in connection.execute("SELECT DISTINCT experiment FROM trial ORDER BY 1").fetchall()]
+    if experiment is not None and experiment not in known:
+        raise PermanentError(
+            f"there is no trial of experiment {experiment} on record; there are trials of: {', '.join(known) or 'none'}"
+        )
+    total = Rescored()
+    for name in known if experiment is None else [experiment]:
+        with platform.database.lease(f"experiment:{name}", run_id, wait_seconds=wait_seconds) as lease:
+            done = Rescored()
+            for part in _rescore(platform.database, name, wanted, lease):
+                done += part
+                progress(name, done)
+            total += done
+    return total
+
+
+def _rescore(database: Database, experiment: str, metrics: Sequence[str], lease: Lease) -> Iterator[Rescored]:
+    with database.connect() as connection:
+        versions = connection.execute(
+            """SELECT dataset, dataset_version, array_agg(fingerprint ORDER BY fingerprint),
+                      EXISTS (SELECT FROM evaluation_dataset d WHERE (d.dataset, d.version) = (t.dataset, dataset_version))
+               FROM trial t WHERE experiment = %s GROUP BY 1, 2 ORDER BY 1, 2""",
+            (experiment,),
+        ).fetchall()
+    for dataset, version, keys, readable in versions:
+        if not readable:
+            yield Rescored(len(keys), 0, len(keys))
+            continue
+        with database.connect() as connection:
+            questions = {
+                question.question_id: question for question in read_dataset(connection, dataset, version).questions
+            }
+        for start in range(0, len(keys), BATCH_SIZE):
+            batch = keys[start : start + BATCH_SIZE]
+            with database.connect() as connection:
+                values = _read(connection, batch, metrics)
+
+            def load(wanted: Sequence[str], questions: Mapping[str, Question] = questions) -> dict[str, _Scorable]:
+                return _load(database, wanted, questions)
+
+            computed = _score_missing(database, batch, metrics, values, load, lease)
+            missing = sum(len(values[key]) < len(metrics) for key in batch)
+            yield Rescored(len(batch), computed, missing)
+
+
+def _load(database: Database, keys: Sequence[str], questions: Mapping[str, Question]) -> dict[str, _Scorable]:
+    """Trials from their rows; one whose question is gone is left out."""
+    with database.connect() as connection:
+        rows = connection.execute(
+            """SELECT fingerprint, question_id, retrieved, status, answer, refused, citations, supplied -> 'passages'
+               FROM trial WHERE fingerprint = ANY(%s)""",
+            (list(keys),),
+        ).fetchall()
+    return {
+        key: _Scorable(
+            questions[question],
+            [SearchHit.from_json(hit) for hit in retrieved],
+            TrialOutcome(
+                status=status,
+                error=None,
+                tries=0,
+                answer=answer or "",
+                refused=bool(refused),
+                citations=tuple(Citation(**citation) for citation in citations),
+                usage={},
+                latency=None,
+                generation=None,
+                supplied=supplied_ranges(passages),
+            ),
+        )
+        for key, question, retrieved, status, answer, refused, citations, passages in rows
+        if question in questions
+    }
+
+
+def _score_missing(
+    database: Database,
+    keys: Sequence[str],
+    metrics: Sequence[str],
+    values: dict[str, Values],
+    load: Callable[[Sequence[str]], Mapping[str, _Scorable]],
+    lease: Lease | None = None,
+) -> int:
+    """Compute and store what is missing of a batch, adding it to ``values``; returns the number of pairs."""
     missing: dict[tuple[str, ...], list[str]] = defaultdict(list)
-    for key in trials:
+    for key in keys:
         lacking = tuple(metric for metric in metrics if metric not in values[key])
         if lacking:
             missing[lacking].append(key)
     computed = 0
-    for lacking, keys in missing.items():
-        for start in range(0, len(keys), BATCH_SIZE):
-            batch = keys[start : start + BATCH_SIZE]
-            families: dict[Family, list[str]] = defaultdict(list)
-            for metric in lacking:
-                families[METRICS[metric].family].append(metric)
-            for family, wanted in families.items():
-                _score(family, wanted, {key: trials[key] for key in batch}, outcomes, values)
-            with database.connect() as connection:
-                _write(connection, [(key, metric, values[key][metric]) for key in batch for metric in lacking])
-            computed += len(batch) * len(lacking)
-    return Scores(values, computed)
+    for lacking, wanted in missing.items():
+        trials = load(wanted)
+        _score(lacking, trials, values)
+        with database.connect() as connection:
+            if lease:
+                lease.check(connection)
+            _write(connection, lacking, {key: values[key] for key in trials})
+        computed += len(trials) * len(lacking)
+    return computed
 
 
-def _score(
-    family: Family,
-    metrics: Sequence[str],
-    trials: Mapping[str, Trial],
-    outcomes: Mapping[str, TrialOutcome],
-    values: Mapping[str, Values],
-) -> None:
-    """Add the scores of one family of metrics to ``values``, computing trials that look alike to it once."""
-    alike: dict[tuple[Any, ...], list[str]] = defaultdict(list)
-    for key, trial in trials.items():
-        alike[_seen_by(family, trial, outcomes[key])].append(key)
-    columns = score([to_record(trials[keys[0]], outcomes[keys[0]]) for keys in alike.values()], metrics)
-    for metric, column in columns.items():
-        for keys, value in zip(alike.values(), column, strict=True):
-            for key in keys:
-                values[key][metric] = value
-
-
-def _seen_by(family: Family, trial: Trial, outcome: TrialOutcome) -> tuple[Any, ...]:
-    """All of a trial that a family of metrics looks at; the range that is read of a hit stands for its text."""
-    found = tuple((hit.version_id, *read_range(hit)) for hit in trial.result.hits)
-    said = (outcome.answer, outcome.refused, outcome.failed)
-    match family:
-        case "retrieval":
-            return (trial.question.question_id, found, outcome.failed)
-        case "answer" | "refusal":
-            return (trial.question.question_id, said)
-        case "grounding":
-            return (trial.question.question_id, found, said)
+def _score(metrics: Sequence[str], trials: Mapping[str, _Scorable], values: Mapping[str, Values]) -> None:
+    """Add scores to ``values``, computing trials that look alike to a metric once."""
+    together: dict[frozenset[Part], list[str]] = defaultdict(list)
+    for metric in metrics:
+        together[METRICS[metric].looks_at].append(metric)
+    records = {key: trial.record() for key, trial in trials.items()}
+    for parts, mine in together.items():
+        ordered = sorted(parts)
+        alike: dict[tuple[Any, ...], list[str]] = defaultdict(list)
+        for key, trial in trials.items():
+            alike[(trial.outcome.failed, *(trial.seen(part) for part in ordered))].append(key)
+        columns = score([records[keys[0]] for keys in alike.values()], mine)
+        for metric, column in columns.items():
+            for keys, value in zip(alike.values(), column, strict=True):
+                for key in keys:
+                    values[key][metric] = value
 
 
 def _read(connection: Connection, trials: Sequence[str], metrics: Sequence[str]) -> dict[str, Values]:
+    """Scores of today's definitions."""
     values: dict[str, Values] = {trial: {} for trial in trials}
-    for trial, metric, value in connection.execute(
-        "SELECT trial, metric, value FROM trial_score WHERE trial = ANY(%s) AND metric = ANY(%s)",
-        (list(trials), list(metrics)),
+    for trial, found, numbers in connection.execute(
+        """SELECT trial, array_agg(metric), array_agg(value)
+           FROM trial_score JOIN unnest(%s::text[], %s::text[]) AS wanted (metric, fingerprint) USING (metric, fingerprint)
+           WHERE trial = ANY(%s) GROUP BY trial""",
+        (list(metrics), [metric_fingerprint(metric) for metric in metrics], list(trials)),
     ):
-        values[trial][metric] = value
+        values[trial] = dict(zip(found, numbers, strict=True))
     return values
 
 
-def _write(connection: Connection, rows: Sequence[tuple[str, str, float | None]]) -> None:
-    """Add scores; the order of keys is that of every other writer, so that two cannot wait for each other."""
-    connection.execute("CREATE TEMP TABLE new_score (trial text, metric text, value double precision) ON COMMIT DROP")
+def _write(connection: Connection, metrics: Sequence[str], rows: Mapping[str, Values]) -> None:
+    """Add scores, replacing those of other definitions; a trial that was erased meanwhile gets none.
+
+    The order of keys is that of every other writer, so that two cannot wait for each other.
+    """
+    connection.execute("CREATE TEMP TABLE new_score (trial text, numbers double precision[]) ON COMMIT DROP")
     with connection.cursor() as cursor:
-        with cursor.copy("COPY new_score (trial, metric, value) FROM STDIN") as copy:
-            for row in rows:
-                copy.write_row(row)
+        with cursor.copy("COPY new_score (trial, numbers) FROM STDIN") as copy:
+            for trial, values in rows.items():
+                numbers = [None if (value := values[metric]) is None else float(value) for metric in metrics]
+                copy.write_row((trial, numbers))  # an array of int and float is none for psycopg
     connection.execute(
-        """INSERT INTO trial_score (trial, metric, value)
-           SELECT trial, metric, value FROM new_score ORDER BY trial, metric ON CONFLICT DO NOTHING"""
+        """INSERT INTO trial_score (trial, metric, value, fingerprint)
+           SELECT trial, metric, number, scored.fingerprint
+           FROM new_score JOIN trial ON trial.fingerprint = new_score.trial
+           CROSS JOIN LATERAL unnest(%s::text[], %s::text[], numbers) AS scored (metric, fingerprint, number)
+           ORDER BY trial, metric
+           ON CONFLICT (trial, metric) DO UPDATE SET value = EXCLUDED.value, fingerprint = EXCLUDED.fingerprint
+           WHERE trial_score.fingerprint <> EXCLUDED.fingerprint""",
+        (list(metrics), [metric_fingerprint(metric) for metric in metrics]),
     )
+    connection.execute("DROP TABLE new_score")

@@ -30,7 +30,6 @@ from resources.experiment_config import ExperimentConfig
 from resources.faults import crash_point
 from resources.fingerprint import fingerprint
 from resources.postgres import Connection, Database, Lease
-from resources.prompt_store import prompt_fingerprint
 from resources.vector_index import SearchHit, SearchResult
 
 CODE_VERSION = "1"
@@ -200,18 +199,16 @@ def plan_trials(
                     variant=variant,
                     question=question,
                     result=result,
-                    prompt_key=fingerprint(
-                        [prompt_fingerprint(variant.prompt), variant.model_fingerprint, question.question, hits]
-                    ),
+                    prompt_key=fingerprint([variant.answering, question.question, hits]),
                 )
             )
     searched = sum(one.searched for one in found.values())
     return Plan(tuple(trials), searched, time.monotonic() - began, len(settings) * len(questions) - searched)
 
 
-def _setting(variant: Variant) -> tuple[str, str, int, str]:
+def _setting(variant: Variant) -> str:
     """What decides what a variant retrieves."""
-    return variant.index, variant.search_mode, variant.k, variant.retrieval_fingerprint
+    return variant.searching
 
 
 def _text_hashes(database: Database, versions: set[int]) -> dict[int, str]:
@@ -425,6 +422,8 @@ class _Run:
             "citations": Jsonb([asdict(citation) for citation in answer.citations] if answer else []),
             "usage": Jsonb(answer.usage.to_json() if answer else {}),
             "retrieval": Jsonb(getattr(trial.result, "trace", {})),
+            "supplied": Jsonb(answer.supplied) if answer and answer.supplied else None,
+            "steps": Jsonb(list(answer.steps)) if answer and answer.steps else None,
             "retrieval_latency": trial.result.latency,
             "generation_latency": answer.generation_latency if answer else None,
             "run_id": self.run_id,
@@ -433,15 +432,17 @@ class _Run:
 
 _INSERT = """
 INSERT INTO trial AS known (fingerprint, experiment, variant, index_name, snapshot, dataset, dataset_version, question_id,
-    status, error, tries, retrieved, generation, answer, refused, citations, usage, retrieval, retrieval_latency,
-    generation_latency, run_id)
+    status, error, tries, retrieved, generation, answer, refused, citations, usage, retrieval, supplied, steps,
+    retrieval_latency, generation_latency, run_id)
 VALUES (%(fingerprint)s, %(experiment)s, %(variant)s, %(index_name)s, %(snapshot)s, %(dataset)s, %(dataset_version)s,
     %(question_id)s, %(status)s, %(error)s, %(tries)s, %(retrieved)s, %(generation)s, %(answer)s, %(refused)s,
-    %(citations)s, %(usage)s, %(retrieval)s, %(retrieval_latency)s, %(generation_latency)s, %(run_id)s)
+    %(citations)s, %(usage)s, %(retrieval)s, %(supplied)s, %(steps)s, %(retrieval_latency)s, %(generation_latency)s,
+    %(run_id)s)
 ON CONFLICT (fingerprint) DO UPDATE SET
     status = EXCLUDED.status, error = EXCLUDED.error, tries = known.tries + EXCLUDED.tries,
     generation = EXCLUDED.generation, answer = EXCLUDED.answer, refused = EXCLUDED.refused,
-    citations = EXCLUDED.citations, usage = EXCLUDED.usage, retrieval = EXCLUDED.retrieval, retrieval_latency = EXCLUDED.retrieval_latency,
+    citations = EXCLUDED.citations, usage = EXCLUDED.usage, retrieval = EXCLUDED.retrieval,
+    supplied = EXCLUDED.supplied, steps = EXCLUDED.steps, retrieval_latency = EXCLUDED.retrieval_latency,
     generation_latency = EXCLUDED.generation_latency, run_id = EXCLUDED.run_id, created_at = now()
 WHERE known.status = 'failed'
 """
@@ -483,6 +484,8 @@ class TrialOutcome:
     Attributes:
         usage: {requests, input_tokens, output_tokens, cost, currency} of the call that produced the answer, also when
             the memo had it; empty for a failed trial.
+        supplied: of the hits what the prompt held, as (number of the hit from 1, start, end in its document); None when
+            it held all that was found.
         latency: seconds from question to answer: retrieval, and the model call that was really made once.
     """
 
@@ -495,6 +498,7 @@ class TrialOutcome:
     usage: Mapping[str, Any]
     latency: float | None
     generation: str | None
+    supplied: tuple[tuple[int, int, int], ...] | None = None
 
     @property
     def failed(self) -> bool:
@@ -507,7 +511,7 @@ def read_outcomes(database: Database, plan: Plan) -> dict[str, TrialOutcome]:
     with database.connect() as connection:
         rows = connection.execute(
             """SELECT fingerprint, status, error, tries, answer, refused, citations, usage,
-                      retrieval_latency + generation_latency, generation
+                      retrieval_latency + generation_latency, generation, supplied -> 'passages'
                FROM trial WHERE fingerprint = ANY(%s)""",
             (sorted({trial.fingerprint for trial in plan.trials}),),
         ).fetchall()
@@ -522,26 +526,52 @@ def read_outcomes(database: Database, plan: Plan) -> dict[str, TrialOutcome]:
             usage=usage,
             latency=latency,
             generation=generation,
+            supplied=supplied_ranges(passages),
         )
-        for key, status, error, tries, answer, refused, citations, usage, latency, generation in rows
+        for key, status, error, tries, answer, refused, citations, usage, latency, generation, passages in rows
     }
+
+
+def supplied_ranges(passages: Sequence[Sequence[int]] | None) -> tuple[tuple[int, int, int], ...] | None:
+    """``TrialOutcome.supplied`` from the column of that name."""
+    return None if passages is None else tuple((number, start, end) for number, start, end in passages)
 
 
 def to_record(trial: Trial, outcome: TrialOutcome) -> TrialRecord:
     """The trial as metrics see it."""
-    question = trial.question
+    return record_of(trial.question, trial.result.hits, outcome)
+
+
+def record_of(question: Question, hits: Sequence[SearchHit], outcome: TrialOutcome) -> TrialRecord:
+    """A trial as metrics see it, from what is on record about it."""
     return TrialRecord(
         question_id=question.question_id,
         question=question.question,
         answerable=question.answerable,
         reference=question.answer,
+        references=question.references,
         gold=question.gold,
-        hits=tuple(_as_read(hit) for hit in trial.result.hits),
+        hits=tuple(_as_read(hit) for hit in hits),
         answer=strip_citations(outcome.answer),
         refused=outcome.refused,
         citations=outcome.citations,
         failed=outcome.failed,
+        supplied=None if outcome.supplied is None else _supplied(hits, outcome.supplied),
     )
+
+
+def _supplied(hits: Sequence[SearchHit], ranges: Sequence[tuple[int, int, int]]) -> tuple[SearchHit, ...]:
+    """The hits as the prompt held them, with the text that was left of each."""
+    by_number: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for number, start, end in ranges:
+        by_number[number].append((start, end))
+    found = []
+    for number, parts in by_number.items():
+        hit = hits[number - 1]
+        base, _ = read_range(hit)
+        text = " ".join(hit.text[start - base : end - base] for start, end in parts)
+        found.append(replace(hit, start=parts[0][0], end=parts[-1][1], text=text))
+    return tuple(found)
 
 
 def _as_read(hit: SearchHit) -> SearchHit:

@@ -19,6 +19,7 @@ import hashlib
 import html
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -336,12 +337,14 @@ def _state_folders(platform: Platform, target: Target) -> list[Path]:
 def _user_files(platform: Platform, target: Target, matcher: Matcher | None) -> dict[str, int]:
     """Configured files that still name an erased document, or fit the pattern: the user has to edit them."""
     found: dict[str, int] = {}
-    suffixes = {".jsonl"} if matcher is None else {".jsonl", ".yaml", ".yml"}
+    suffixes = {".jsonl", ".yaml", ".yml", ".csv", ".tsv"}
+    names = "|".join(re.escape(name) for name in sorted(target.names | target.promoted))
+    named = re.compile(rf"(?<![\w/.-])(?:{names})(?![\w/-]|\.\w)") if names else None
     for path in sorted(platform.config.data_dir.rglob("*")):
         if path.suffix not in suffixes or not path.is_file():
             continue
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-        marked = [any(f'"{name}"' in line for name in target.names) for line in lines]
+        marked = [named is not None and named.search(line) is not None for line in lines]
         if matcher is not None:
             marked = [one or other for one, other in zip(marked, matcher.fits(lines), strict=True)]
         if any(marked):

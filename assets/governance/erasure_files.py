@@ -29,6 +29,7 @@ _ROWS = 200
 _TEXT_FILES = {".html", ".htm", ".md", ".txt", ".csv", ".json"}
 _LINE_FILES = {".jsonl", ".ndjson"}
 _HALF_WRITTEN = {".tmp", ".partial"}
+_SIDE_BY_SIDE = "compare"  # assets/experiments/report.py
 _LEASED_FOLDERS = {"evaluation", "experiments"}  # nothing writes there while the leases are held
 
 #: For rows of a file: which of them must go. The name is the dataset whose questions the file holds, or None.
@@ -74,6 +75,8 @@ def clean_files(
             count, copy = _clean_parquet(path, relative, judge_rows)
         elif path.suffix in _LINE_FILES:
             count, copy = _clean_lines(path, judge_rows, judge)
+        elif relative.parts[0] == "experiments" and path.parent.name == _SIDE_BY_SIDE:
+            count, copy = 1, None  # made again at will, so not searched for every wording of every answer
         elif path.suffix in _TEXT_FILES:
             count, copy = int(judge([_plain(path)])[0]), None
         elif path.suffix in _HALF_WRITTEN and relative.parts[0] in _LEASED_FOLDERS:

@@ -12,6 +12,7 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from assets.chunks.enrichment_cache import remove_unused
+from assets.evaluation.holdout import question_hash
 from assets.governance.erasure_targets import Target, build_tables, mentions
 from assets.index.tables import forget_words
 from resources.erased_documents import ERASED
@@ -25,7 +26,11 @@ _ROWS = 200  # rows of model messages read at a time
 def remove_from_tables(connection: Connection, target: Target, proof: Counter[str]) -> None:
     """Delete everything of the target; ``proof`` counts rows by table."""
     _remove_evaluation(connection, target, proof)
+    _remove_examples(connection, target, proof)
+    _remove_feedback(connection, target, proof)
+    judged = _count(connection, "feedback")
     _remove_answers(connection, target, proof)
+    proof["feedback"] += judged - _count(connection, "feedback")  # it goes with its interaction
     _remove_index_rows(connection, target, proof)
     _remove_corpus(connection, target, proof)
     _clean_records(connection, target, proof)
@@ -37,6 +42,11 @@ def remove_from_tables(connection: Connection, target: Target, proof: Counter[st
 #: Whether a jsonb array of hits or citations holds an erased document, by id or by place.
 _HITS = """EXISTS (SELECT FROM jsonb_array_elements({column}) hit WHERE (hit ->> 'document_id')::bigint = ANY(%(ids)s)
            OR (hit ->> 'source', hit ->> 'path') IN (SELECT * FROM unnest(%(sources)s::text[], %(paths)s::text[])))"""
+
+
+#: Whether a worked example from an erased document was shown to the model.
+_SHOWN = """EXISTS (SELECT FROM jsonb_path_query(supplied, '$.examples[*][*]') shown
+            WHERE (shown #>> '{}')::bigint = ANY(%(ids)s))"""
 
 
 def _places(target: Target) -> dict[str, Any]:
@@ -54,9 +64,27 @@ def _remove_evaluation(connection: Connection, target: Target, proof: Counter[st
             (target.documents, target.texts),
         ).fetchall()
     }
+    target.questions |= _promoted_questions(connection, target)
     pairs = sorted(target.questions)
     asked = {"datasets": [pair[0] for pair in pairs], "questions": [pair[1] for pair in pairs]}
     match = "(dataset, question_id) IN (SELECT * FROM unnest(%(datasets)s::text[], %(questions)s::text[]))"
+    hashes = {
+        question_hash(question, answers if answers is not None else [] if answer is None else [answer])
+        for question, answer, answers in connection.execute(
+            "SELECT question, answer, answers FROM evaluation_question WHERE " + match, asked
+        ).fetchall()
+    }
+    proof["holdout_use"] += connection.execute(
+        """UPDATE holdout_use SET questions = ARRAY(
+               SELECT unnest(questions) EXCEPT SELECT unnest(%(hashes)s::text[]) ORDER BY 1)
+           WHERE questions && %(hashes)s::text[]""",
+        {"hashes": sorted(hashes)},
+    ).rowcount
+    promotions = connection.execute(
+        "DELETE FROM question_promotion WHERE " + match + " RETURNING interaction_id::text", asked
+    ).fetchall()
+    target.promoted |= {row[0] for row in promotions}
+    proof["question_promotion"] += len(promotions)
     for table in ("evaluation_evidence", "evaluation_question"):
         query = sql.SQL("DELETE FROM {} WHERE " + match).format(sql.Identifier(table))  # pyright: ignore[reportArgumentType]
         proof[table] += connection.execute(query, asked).rowcount
@@ -66,7 +94,7 @@ def _remove_evaluation(connection: Connection, target: Target, proof: Counter[st
                    'questions', count(*),
                    'active', count(*) FILTER (WHERE status = 'active'),
                    'stale', count(*) FILTER (WHERE status = 'stale'),
-                   'unanswerable', count(*) FILTER (WHERE status = 'active' AND answer IS NULL),
+                   'unanswerable', count(*) FILTER (WHERE status = 'active' AND NOT coalesce(answerable, answer IS NOT NULL)),
                    'splits', (SELECT coalesce(jsonb_object_agg(split, number), '{}') FROM (
                                   SELECT split, count(*) AS number FROM evaluation_question
                                   WHERE dataset = d.dataset AND version = d.version AND status = 'active' GROUP BY 1) s))
@@ -74,6 +102,62 @@ def _remove_evaluation(connection: Connection, target: Target, proof: Counter[st
            WHERE dataset = ANY(%s)""",
         (sorted({dataset for dataset, _ in target.questions}),),
     )
+
+
+def _promoted_questions(connection: Connection, target: Target) -> set[tuple[str, str]]:
+    """Questions promoted from an answer that cited an erased document or goes itself, or that quote one."""
+    found: set[tuple[str, str]] = set()
+    for dataset, question_id, gone, words in connection.execute(
+        f"""SELECT p.dataset, p.question_id,
+                   coalesce({_HITS.format(column="i.citations")}, false) OR p.interaction_id = ANY(%(interactions)s::uuid[]),
+                   ARRAY(SELECT concat_ws(' ', question, answer, answers) FROM evaluation_question q
+                         WHERE (q.dataset, q.question_id) = (p.dataset, p.question_id))
+            FROM question_promotion p LEFT JOIN interaction i USING (interaction_id)""",
+        {**_places(target), "interactions": sorted(target.interactions)},
+    ).fetchall():
+        if gone or mentions(words, target, documents_matter=False):
+            found.add((dataset, question_id))
+    return found
+
+
+def _remove_feedback(connection: Connection, target: Target, proof: Counter[str]) -> None:
+    """Comments and corrections that quote an erased document, or fit on their own, whatever answer they are about."""
+    doomed = set(target.feedback)
+    for feedback_id, *words in connection.execute(
+        "SELECT feedback_id, comment, correction FROM feedback WHERE comment IS NOT NULL OR correction IS NOT NULL"
+    ).fetchall():
+        if mentions(words, target, documents_matter=False):
+            doomed.add(feedback_id)
+    proof["feedback"] += connection.execute(
+        "DELETE FROM feedback WHERE feedback_id = ANY(%s)", (sorted(doomed),)
+    ).rowcount
+
+
+def _count(connection: Connection, table: str) -> int:
+    row = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(table))).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+#: Whether a worked example was drawn from an erased document.
+_DRAWN = """EXISTS (SELECT FROM jsonb_array_elements_text(coalesce(example -> 'documents', '[]')) held
+            WHERE held::bigint = ANY(%(ids)s))"""
+#: The examples that stay, in their order.
+_KEPT = f"""(SELECT coalesce(jsonb_agg(example ORDER BY place), '[]')
+            FROM jsonb_array_elements({{examples}}) WITH ORDINALITY each (example, place) WHERE NOT {_DRAWN})"""
+
+
+def _remove_examples(connection: Connection, target: Target, proof: Counter[str]) -> None:
+    """Worked examples drawn from an erased document go out of prompts and variants.
+
+    What is left of a variant or a prompt is a record: ``erased`` keeps anybody from answering with it.
+    """
+    for table, path in (("variant", "examples"), ("variant", "prompt,examples"), ("prompt_version", "examples")):
+        examples = f"config #> '{{{path}}}'"
+        query = f"""UPDATE {table}
+                    SET config = jsonb_set(config, '{{{path}}}', {_KEPT.format(examples=examples)}) || '{{"erased": true}}'
+                    WHERE EXISTS (SELECT FROM jsonb_array_elements({examples}) example WHERE {_DRAWN})"""
+        proof[table] += connection.execute(query, {"ids": target.documents}).rowcount  # pyright: ignore
 
 
 def _remove_answers(connection: Connection, target: Target, proof: Counter[str]) -> None:
@@ -87,20 +171,21 @@ def _remove_answers(connection: Connection, target: Target, proof: Counter[str])
         "interactions": sorted(target.interactions),
     }
     trials = connection.execute(
-        f"""SELECT fingerprint, generation FROM trial WHERE {_HITS.format(column="retrieved")}
-            OR {_HITS.format(column="citations")} OR fingerprint = ANY(%(trials)s)
+        f"""SELECT fingerprint, generation, steps FROM trial WHERE {_HITS.format(column="retrieved")}
+            OR {_HITS.format(column="citations")} OR {_SHOWN} OR fingerprint = ANY(%(trials)s)
             OR (dataset, question_id) IN (SELECT * FROM unnest(%(datasets)s::text[], %(questions)s::text[]))""",
         parameters,
     ).fetchall()
     target.trials = {row[0] for row in trials}
     interactions = connection.execute(
         f"""DELETE FROM interaction WHERE {_HITS.format(column="retrieved")} OR {_HITS.format(column="citations")}
-            OR interaction_id = ANY(%(interactions)s::uuid[])
-            RETURNING generation""",
+            OR {_SHOWN} OR interaction_id = ANY(%(interactions)s::uuid[])
+            RETURNING generation, steps""",
         parameters,
     ).fetchall()
     proof["interaction"] += len(interactions)
     generations = {row[1] for row in trials if row[1] is not None} | {row[0] for row in interactions}
+    generations |= {step for row in [*trials, *interactions] for step in row[-1] or ()}
     generations |= target.generations | _quoting_generations(connection, target)
     doomed = sorted(target.trials)
     proof["trial_score"] += connection.execute("DELETE FROM trial_score WHERE trial = ANY(%s)", (doomed,)).rowcount

@@ -97,24 +97,33 @@ HOLDINGS: dict[str, Holding] = {
     # evaluation
     "evaluation_dataset": Holding(plain=("dataset", "content_hash", "corpus", "counts", "file", "run_id")),
     "evaluation_question": Holding(
-        ("question", "answer", "tags", "reason"),
+        ("question", "answer", "tags", "reason", "answers", "group_name", "provenance"),
         ("dataset", "question_id", "split", "status", "fingerprint"),
         ("dataset", "question_id"),
     ),
     "evaluation_evidence": Holding(
-        ("quote",), ("dataset", "question_id", "declared", "text_hash"), ("dataset", "question_id")
+        ("quote",), ("dataset", "question_id", "declared", "text_hash", "kind", "stance"), ("dataset", "question_id")
+    ),
+    "question_promotion": Holding(("reason",), ("dataset", "question_id", "promoted_by"), ("dataset", "question_id"), "scrub"),
+    # hashes of questions; those of erased questions are taken out
+    "holdout_use": Holding(
+        plain=("dataset", "questions", "questions_hash", "purpose", "experiment", "champion", "challenger", "run_id")
     ),
     # prompts and answers
-    "prompt_version": Holding(("config",), ("name", "fingerprint", "run_id"), ("name", "version"), "scrub"),
+    # worked examples that were drawn from documents go by document before anything is scrubbed
+    "prompt_version": Holding(
+        ("config", "rationale"), ("name", "fingerprint", "run_id", "author"), ("name", "version"), "scrub"
+    ),
+    "prompt_label": Holding(("reason",), ("name", "label", "kind", "set_by"), ("move_id",), "scrub"),
     "variant": Holding(("config",), ("fingerprint", "name"), ("fingerprint",), "scrub"),
     "generation": Holding(("messages", "text"), ("fingerprint", "model", "usage", "run_id"), ("fingerprint",)),
     "trial": Holding(
         ("error", "retrieved", "answer", "citations", "retrieval"),
         ("fingerprint", "experiment", "variant", "index_name", "dataset", "question_id", "status", "generation", "usage",
-         "run_id"),
+         "supplied", "steps", "run_id"),
         ("fingerprint",),
     ),
-    "trial_score": Holding(plain=("trial", "metric")),
+    "trial_score": Holding(plain=("trial", "metric", "fingerprint")),
     "retrieval": Holding(("hits", "trace"), ("key", "index_name", "run_id"), ("key",)),  # any erasure empties it
     "experiment_result": Holding(
         ("leaderboard", "recommendation"), ("experiment", "fingerprint", "snapshots", "run_id"), ("result_id",), "scrub"
@@ -126,9 +135,10 @@ HOLDINGS: dict[str, Holding] = {
     ),
     "interaction": Holding(
         ("question", "answer", "citations", "retrieved", "retrieval"),
-        ("index_name", "variant", "variant_reason", "generation", "usage"),
+        ("index_name", "variant", "variant_reason", "generation", "usage", "supplied", "steps"),
         ("interaction_id",),
     ),
+    "feedback": Holding(("comment", "correction"), ("given_by",), ("feedback_id",)),
     # monitoring and operations
     "drift_result": Holding(("details",), ("subject", "verdict", "file", "run_id"), ("day", "subject"), "scrub"),
     "alert": Holding(("title", "body"), ("alert_key", "state", "delivered"), ("alert_key",), "scrub"),

@@ -62,6 +62,8 @@ SELECT fingerprint FROM generation
 WHERE created_at < now() - make_interval(days => %(generation_days)s)
 EXCEPT SELECT generation FROM trial
 EXCEPT SELECT generation FROM interaction
+EXCEPT SELECT jsonb_array_elements_text(steps) FROM trial WHERE steps IS NOT NULL
+EXCEPT SELECT jsonb_array_elements_text(steps) FROM interaction WHERE steps IS NOT NULL
 EXCEPT SELECT item #>> '{}' FROM (
     SELECT retrieval FROM trial UNION ALL SELECT retrieval FROM interaction UNION ALL SELECT trace FROM retrieval
 ) traces (trace)
@@ -69,6 +71,14 @@ CROSS JOIN LATERAL (
     SELECT jsonb_path_query(trace, '$.queries[*].generation')
     UNION ALL SELECT jsonb_path_query(trace, '$.steps[*].generations[*]')
 ) items (item)
+"""
+
+#: Worked examples drawn from documents are on record with a variant: they stay as long as anything refers to it.
+_VARIANTS: LiteralString = """
+SELECT fingerprint FROM variant WHERE config ? 'examples'
+EXCEPT SELECT variant FROM trial
+EXCEPT SELECT variant FROM interaction
+EXCEPT SELECT variant FROM champion
 """
 
 #: Of a stage only the snapshot it became refers to its evidence. Of everything else the newest decides.
@@ -198,7 +208,16 @@ def _retain(platform: Platform, leases: Sequence[Lease]) -> RecordRetention:
             "generation",
             ("fingerprint",),
             _GENERATIONS,
-            "NOT EXISTS (SELECT FROM interaction i WHERE i.generation = t.fingerprint)",
+            """NOT EXISTS (SELECT FROM interaction i WHERE i.generation = t.fingerprint)
+               AND NOT EXISTS (SELECT FROM interaction i WHERE i.steps IS NOT NULL AND i.steps ? t.fingerprint)""",
+        )
+        work.remove(
+            "variant",
+            ("fingerprint",),
+            _VARIANTS,
+            """NOT EXISTS (SELECT FROM interaction i WHERE i.variant = t.fingerprint)
+               AND NOT EXISTS (SELECT FROM trial WHERE trial.variant = t.fingerprint)
+               AND NOT EXISTS (SELECT FROM champion c WHERE c.variant = t.fingerprint)""",
         )
         evidence = work.remove("evidence", ("evidence_id",), _EVIDENCE)
         versions = work.remove("evaluation_dataset", ("dataset", "version"), _DATASETS)
@@ -256,7 +275,8 @@ class _Work:
 
 
 def _remove_files(platform: Platform, connection: Connection) -> int:
-    """Remove the Parquet files of dataset versions that are gone, and of results whose trials went; reports stay.
+    """Remove the Parquet files of dataset versions that are gone, and of results whose trials went; reports stay, the
+    side-by-side pages of those trials do not.
 
     A file with a higher number than the newest on record belongs to a run that has not committed yet.
     """
@@ -268,8 +288,9 @@ def _remove_files(platform: Platform, connection: Connection) -> int:
         for name, number in kept:
             numbers.setdefault(name, set()).add(number)
         for name, known in sorted(numbers.items()):
-            for path in sorted((platform.artifacts / folder / name).glob("*.parquet")):
-                found = re.fullmatch(pattern, path.stem)
+            place = platform.artifacts / folder / name
+            for path in sorted([*place.glob("*.parquet"), *place.glob("compare/*.html")]):
+                found = re.fullmatch(pattern, path.stem.partition("-")[0])
                 if found and int(found[1]) < max(known) and int(found[1]) not in known:
                     path.unlink(missing_ok=True)
                     removed += 1

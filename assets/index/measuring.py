@@ -313,6 +313,7 @@ def _last_true_scores(connection: Connection, view: View, queries: Sequence[np.n
     if distance == "l2":
         asked = asked.astype(np.float64)  # squares of near vectors cancel
     best = np.full((len(asked), NEIGHBOURS), -np.inf)
+    connection.execute("SET LOCAL statement_timeout = 0")  # searches before it left theirs, and this reads every row
     statement = sql.SQL(
         "COPY (SELECT embedding FROM {} WHERE valid_from <= {} AND valid_to > {}) TO STDOUT (FORMAT BINARY)"
     )

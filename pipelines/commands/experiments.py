@@ -1,9 +1,7 @@
-"""Commands: evaluation datasets and experiments.
+"""Commands: experiments.
 
 Belongs here: arguments, help texts, printing. Does not belong here: what the commands do; each calls a plain module.
 """
-
-from pathlib import Path
 
 import click
 
@@ -27,20 +25,36 @@ def promote(experiment: str, variant: str, reason: str) -> None:
     click.echo(f"{variant} is now the champion of {experiment}.")
 
 
-@click.command("import")
-@click.argument("kind", type=click.Choice(["squad2"]))
-@click.argument("source", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.argument("target", type=click.Path(path_type=Path))
-def import_dataset(kind: str, source: Path, target: Path) -> None:
-    """Convert a public data set in SOURCE to documents and questions in TARGET."""
-    from assets.evaluation.converters import convert_squad2
+@click.command()
+@click.option("--experiment", metavar="NAME", help="Only trials of this experiment.")
+@click.option("--metric", "metrics", metavar="ID", multiple=True, help="Only this metric; may be repeated.")
+def rescore(experiment: str | None, metrics: tuple[str, ...]) -> None:
+    """Score the trials on record by today's metrics, without running any of them again.
 
-    counts = convert_squad2(source, target)
-    click.echo(f"{kind}: " + ", ".join(f"{value} {key}" for key, value in counts.items()) + f" written to {target}")
-    click.echo(f"Now: genaiops demo --source {target / 'documents'} --questions {target / 'questions.jsonl'}")
+    Computes what is missing, and what was computed by another definition or other code. No model is called.
+    """
+    import os
+
+    from assets.experiments.scores import Rescored
+    from assets.experiments.scores import rescore as score_again
+
+    def tell(name: str, done: Rescored) -> None:
+        click.echo(f"{name}: {done.trials} trials, {done.computed} scores computed", err=True)
+
+    try:
+        done = score_again(
+            open_platform(), f"cli:{os.getpid()}", experiment=experiment, metrics=metrics or None, progress=tell
+        )
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    click.echo(f"{done.trials} trials on record, {done.computed} scores computed.")
+    if done.skipped:
+        click.echo(f"{done.skipped} trials were left out: their version of the dataset is no longer kept.")
+    if done.computed:
+        click.echo("Leaderboards follow when the experiments are evaluated next: genaiops evaluate")
 
 
 COMMANDS = (
     promote,
-    import_dataset,
+    rescore,
 )

@@ -11,7 +11,9 @@ from assets.evaluation.checks import (
     duplicate_questions,
     evaluate_checks,
     few_shot_leakage,
+    groups_in_one_split,
     leakage_key,
+    provenance_complete,
     questions_suite,
     split_balance,
     stale_share,
@@ -132,6 +134,60 @@ def test_split_without_unanswerable_questions_warns_but_does_not_block() -> None
     assert "train: one kind only" in outcome.observed
     assert not blocked([outcome])
     assert "test: no questions" in split_balance(ResolvedDataset("qa", (question(1, "A b c?"),), {})).observed
+
+
+def test_balance_asks_for_no_unanswerable_questions_where_only_retrieval_is_scored() -> None:
+    answerable = ResolvedDataset("qa", (question(1, "A b c?"), question(2, "D e f?", split="test")), {})
+    retrieval = CONFIG.model_copy(update={"task": "retrieval"})
+    assert split_balance(answerable, retrieval).passed
+    assert not split_balance(answerable, CONFIG).passed
+
+
+def with_fields(item: ResolvedQuestion, **fields: Any) -> ResolvedQuestion:
+    return ResolvedQuestion(item.spec.model_copy(update=fields), item.status, item.reason, item.evidence)
+
+
+def test_group_in_two_splits_blocks_also_when_one_of_it_is_stale() -> None:
+    ours = with_fields(question(100, "One way?"), group="g")
+    same = with_fields(question(101, "Same way?"), group="g")
+    torn = with_fields(question(102, "Other way?", split="test", reason="gone"), group="g")
+    assert groups_in_one_split(dataset(ours, same)).passed
+    outcome = groups_in_one_split(dataset(ours, same, torn))
+    assert blocked([outcome])
+    assert outcome.details["groups"] == [{"group": "g", "splits": "dev, test"}]
+
+
+@pytest.mark.parametrize(
+    ("provenance", "missing"),
+    [
+        ({"kind": "written", "author": "ada"}, None),
+        ({"kind": "import", "format": "squad"}, "from"),
+        ({"author": "ada"}, "kind, one of written, import, production, synthetic"),
+        ({"kind": "production", "interaction": "i", "promoted_by": "", "promoted_at": "t"}, "promoted_by, reason"),
+    ],
+)
+def test_incomplete_provenance_warns_and_blocks_nothing(provenance: dict[str, Any], missing: str | None) -> None:
+    outcome = provenance_complete(dataset(with_fields(question(100, "Which way?"), provenance=provenance)))
+    assert outcome.passed == (missing is None)
+    assert outcome.details["incomplete"] == ([{"question": "q100", "missing": missing}] if missing else [])
+    assert not blocked([outcome])
+
+
+def test_promoted_question_without_its_origin_warns() -> None:
+    assert provenance_complete(dataset(), {"q999"}).passed
+    assert not provenance_complete(dataset(), {"q1"}).passed
+
+
+def test_unanswerable_is_what_is_said_not_what_lacks_an_answer() -> None:
+    whole = [{"document": "docs/a.md", "kind": "document"}]
+    spec = QuestionSpec.model_validate(
+        {"id": "r", "question": "Which way?", "answer": None, "answerable": True, "evidence": whole, "split": "dev"}
+    )
+    found = Evidence("d", 1, b"t", 0, 900, "", "document")
+    resolved = ResolvedDataset("qa", (ResolvedQuestion(spec, "active", None, (found,)),), {})
+    assert blocked([unanswerable_share(resolved, CONFIG)])
+    assert resolved.counts()["unanswerable"] == 0
+    assert questions_suite(resolved).passed
 
 
 def test_suite_fails_on_each_malformed_row() -> None:

@@ -82,6 +82,30 @@ def test_decision_metric_without_a_value_is_seen(metric: str, question: Question
 
 
 @pytest.mark.parametrize(
+    "settings",
+    [
+        {"cluster": "paragraf"},
+        {"slices": ["topic", "langauge"]},
+        {"guards": [{"metric": "squad.f1/1", "minimum": 0.5, "tag": "topic=beam"}]},
+    ],
+)
+def test_tag_that_no_question_has_is_seen(settings: dict[str, Any]) -> None:
+    """A misspelt cluster would take dependent questions for independent ones without a word."""
+    tagged = replace(QUESTION, tags={"topic": ["beams", "loads"], "paragraph": 3})
+    right = {
+        "cluster": "paragraph",
+        "slices": ["topic"],
+        "guards": [{"metric": "squad.f1/1", "minimum": 0.5, "tag": "topic=loads"}],
+    }
+    scope = replace(_scope(0, 0), questions=(tagged,))
+    assert checks.decision_possible(ExperimentConfig(**{**EXPERIMENT, **right}), scope).passed
+    outcome = checks.decision_possible(ExperimentConfig(**{**EXPERIMENT, **settings}), scope)
+    assert not outcome.passed
+    assert "paragraph, topic" in outcome.details["remedy"]
+    assert outcome.details["absent"][0] in str(outcome.observed)
+
+
+@pytest.mark.parametrize(
     "outcomes",
     [{}, dict.fromkeys(list(OUTCOMES)[1:], GOOD), {**OUTCOMES, "t0": BAD, "t1": BAD}],
     ids=["nothing ran", "one is missing", "too many failed"],
@@ -109,7 +133,7 @@ def test_undefined_score_is_seen(value: float | None) -> None:
 
 def test_metric_that_does_not_apply_may_be_undefined() -> None:
     """A refusal has no groundedness, an answerable question no refusal recall."""
-    undefined = {"genaiops.groundedness_lexical/1": None, "genaiops.refusal_recall/1": None}
+    undefined = {"genaiops.groundedness_lexical/2": None, "genaiops.refusal_recall/1": None}
     assert checks.scores_defined(PLAN, {key: {**row, **undefined} for key, row in VALUES.items()}).passed
 
 

@@ -21,7 +21,7 @@ from resources.models import Usage
 from resources.platform import Platform
 from resources.postgres import Database
 from resources.prompt_config import PromptConfig
-from resources.vector_index import SearchHit, SearchResult
+from resources.vector_index import SearchFilter, SearchHit, SearchResult
 
 EXPERIMENT: dict[str, Any] = {
     "name": "trial-run",
@@ -211,6 +211,8 @@ class FakeSearch:
         k: int,
         settings: RetrievalConfig,
         snapshot: int | None = None,
+        filters: SearchFilter | None = None,
+        ef_search: int | None = None,
         run_id: str,
     ) -> list[SearchResult]:
         self.searches.append((index, mode, k))

@@ -77,7 +77,9 @@ def test_true_neighbours_are_those_of_the_server(make_platform: Make, distance: 
         view = view_of._view(connection, "main", None)
         rng = np.random.default_rng(7)
         queries = [(3 * rng.normal(size=384)).astype(np.float32) for _ in range(5)]
+        connection.execute("SET LOCAL statement_timeout = '30s'")
         found = _last_true_scores(connection, view, queries)
+        assert connection.execute("SHOW statement_timeout").fetchone() == ("0",), "the limit of a search stays"
         for query, score in zip(queries, found, strict=True):
             near = f"(embedding {OPERATORS[distance]} %(query)s::{kind})"
             rows = connection.execute(

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from assets.evaluation.converters import convert_squad2
 from assets.evaluation.dataset import (
     EvaluationDataset,
     ResolvedDataset,
@@ -288,6 +287,88 @@ def test_source_that_was_never_loaded_is_told(make_platform: MakePlatform) -> No
         store(make_platform(**dataset_files(ASKED)))
 
 
+# --- several answers, whole documents, conflicts ----------------------------------------------------------
+
+
+def test_question_is_stale_when_the_last_of_its_accepted_answers_goes(make_platform: MakePlatform) -> None:
+    sentence = "The battery lasts about 80 km, eighty kilometres, on flat ground all summer."
+    asked = line("q1", "How far?", "80 km", answers=["eighty kilometres"], quote=sentence)
+    platform = make_platform(**dataset_files(asked))
+    put(platform, "a.md", sentence)
+    store(platform)
+    put(platform, "a.md", sentence.replace("80 km, ", ""))
+    assert not store(platform)[0].stale
+    assert read(platform).questions[0].references == ("80 km", "eighty kilometres")
+    put(platform, "a.md", sentence.replace("80 km, eighty kilometres", "90 km or so"))
+    assert store(platform)[0].stale
+
+
+def test_whole_document_is_followed_by_its_id_and_keeps_no_text(make_platform: MakePlatform) -> None:
+    whole = [{"document": "docs/a.md", "kind": "document", "grade": 2}]
+    asked = line("q1", "Range?", answerable=True, evidence=whole)
+    platform = make_platform(**dataset_files(asked, task="retrieval"))
+    document = put(platform, "a.md", TEXT)
+    store(platform)
+    (before,) = read(platform).questions
+    assert before.gold == (GoldSpan(document, 0, 0, "document", 2),)
+    assert (before.answerable, before.answer, before.references) == (True, None, ())
+    put(platform, "moved.md", TEXT + "More of it.\n", document_id=document)
+    _, written = store(platform)
+    (after,) = read(platform).questions
+    assert (after.fingerprint, after.gold) == (before.fingerprint, before.gold)  # no trial is repeated for the edit
+    assert written.created  # yet the version says which text it was resolved against
+    with platform.database.connect() as connection:
+        row = connection.execute("SELECT quote, end_char FROM evaluation_evidence WHERE version = 2").fetchone()
+        assert row == ("", len(TEXT) + len("More of it.\n"))
+        delete_document(connection, document)
+    resolved, _ = store(platform)
+    assert "no such document" in (resolved.stale[0].reason or "")
+    put(platform, "moved.md", TEXT, document_id=document)
+    assert not store(platform)[0].stale
+
+
+def test_conflicting_evidence_is_kept_apart_and_must_keep_standing(make_platform: MakePlatform) -> None:
+    evidence = [
+        {"document": "docs/a.md", "quote": "The battery lasts about 80 km on flat ground."},
+        {"document": "docs/b.md", "quote": "It lasts 60 km.", "stance": "conflicts"},
+    ]
+    platform = make_platform(**dataset_files(line("q1", "How far?", "80 km", evidence=evidence)))
+    put(platform, "a.md", TEXT)
+    other = put(platform, "b.md", "It lasts 60 km.\n")
+    store(platform)
+    assert [span.stance for span in read(platform).questions[0].gold] == ["supports", "conflicts"]
+    with platform.database.connect() as connection:
+        delete_document(connection, other)
+    assert len(store(platform)[0].stale) == 1
+
+
+def test_several_files_and_promoted_questions_are_one_dataset(make_platform: MakePlatform) -> None:
+    header = {"name": "qa", "questions": ["a.jsonl", "b.yaml"], "sources": ["docs"]}
+    platform = make_platform(
+        **{
+            "evaluation/qa.yaml": header,
+            "evaluation/a.jsonl": jsonl(ASKED),
+            "evaluation/b.yaml": '- {id: u1, question: "Price?", answer: null, split: test, group: money}\n',
+            "evaluation/qa.promoted.jsonl": jsonl(line("p1", "Colour?")),
+        }
+    )
+    put(platform, "a.md", TEXT)
+    store(platform)
+    questions = read(platform).questions
+    assert [item.question_id for item in questions] == ["p1", "q1", "u1"]
+    assert questions[2].group == "money"
+
+
+def test_versions_of_before_the_new_columns_read_as_they_were(make_platform: MakePlatform) -> None:
+    platform = make_platform(**dataset_files(ASKED, line("u1", "Price?")))
+    put(platform, "a.md", TEXT)
+    store(platform)
+    new = read(platform)
+    with platform.database.connect() as connection:
+        connection.execute("UPDATE evaluation_question SET answers = NULL, answerable = NULL")
+    assert read(platform) == new
+
+
 # --- versions and files -------------------------------------------------------------------------------
 
 
@@ -353,23 +434,7 @@ def test_reading_what_does_not_exist_says_what_to_do(make_platform: MakePlatform
         read(platform, 7)
 
 
-# --- converters and generated questions ---------------------------------------------------------------
-
-
-def test_squad_answers_stand_where_the_converted_questions_say(shared_data: Path, tmp_path: Path) -> None:
-    counts = convert_squad2(shared_data / "squad2", tmp_path)
-    assert counts == {"documents": 10, "questions": 4025, "unanswerable": 1997}
-    questions = load_questions(tmp_path / "questions.jsonl")
-    texts = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "documents").iterdir()}
-    for question in questions:
-        for evidence in question.evidence:
-            assert texts[evidence.path][evidence.start : evidence.end] == question.answer
-    assert {question.split for question in questions} == {"dev", "test"}
-
-
-def test_folder_that_is_no_squad_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"not a SQuAD 2\.0 folder"):
-        convert_squad2(tmp_path, tmp_path / "out")
+# --- generated questions --------------------------------------------------------------------------------
 
 
 def sectioned(path: str, *sections: tuple[str, str]) -> SectionedDocument:

@@ -1,6 +1,7 @@
 """Answer metrics against the official SQuAD script's rules, sacrebleu, rouge-score and nltk."""
 
 import random
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
@@ -19,6 +20,9 @@ from assets.evaluation.metrics.answers import (
 from assets.evaluation.metrics.base import METRICS, score
 from tests.unit.metric_records import record
 
+#: References are met to nine places.
+approx = partial(pytest.approx, rel=0, abs=1e-9)
+
 PAIRS = [
     ("The battery lasts about 80 km on flat ground.", "about 80 km"),
     ("Charging takes four and a half hours", "It takes four and a half hours to charge the battery fully."),
@@ -26,7 +30,7 @@ PAIRS = [
     ("yes", "yes"),
     ("completely different words", "nothing in common here"),
 ]
-ANSWER_IDS = [metric for metric, definition in METRICS.items() if definition.family == "answer"]
+ANSWER_IDS = [metric for metric, definition in METRICS.items() if {"answer", "reference"} <= definition.looks_at]
 
 
 @pytest.mark.parametrize(
@@ -44,8 +48,8 @@ def test_normalisation_is_that_of_squad(text: str, expected: str) -> None:
 def test_squad_values_of_hand_computed_answers() -> None:
     assert exact_match("the 80 km.", ["80 km"]) == 1
     assert exact_match("80 kilometres", ["80 km"]) == 0
-    assert token_f1("about 80 km on flat ground", ["80 km"]) == pytest.approx(2 * 2 / (6 + 2))
-    assert token_f1("red red blue", ["red green"]) == pytest.approx(2 * 1 / (3 + 2))
+    assert token_f1("about 80 km on flat ground", ["80 km"]) == approx(2 * 2 / (6 + 2))
+    assert token_f1("red red blue", ["red green"]) == approx(2 * 1 / (3 + 2))
     assert token_f1("x", ["80 km", "an x"]) == 1  # the best reference counts
     assert token_f1("", ["80 km"]) == 0
 
@@ -67,8 +71,8 @@ def test_sacrebleu_metrics_equal_sacrebleu(answer: str, reference: str) -> None:
     import sacrebleu
 
     direct = sacrebleu.sentence_bleu(answer, [reference], use_effective_order=True).score
-    assert bleu(answer, [reference]) == pytest.approx(min(direct, 100) / 100)
-    assert chrf(answer, [reference]) == pytest.approx(sacrebleu.sentence_chrf(answer, [reference]).score / 100)
+    assert bleu(answer, [reference]) == approx(min(direct, 100) / 100)
+    assert chrf(answer, [reference]) == approx(sacrebleu.sentence_chrf(answer, [reference]).score / 100)
 
 
 @pytest.mark.parametrize("kind", ["rouge1", "rouge2", "rougeL"])
@@ -97,7 +101,7 @@ def test_rouge_equals_rouge_score_with_its_own_stemmer(kind: str) -> None:
     for answer, reference in pairs:
         if kind == "rouge2" and " " not in reference:
             continue  # see the next test
-        assert rouge(kind, answer, [reference]) == pytest.approx(scorer.score(reference, answer)[kind].fmeasure)
+        assert rouge(kind, answer, [reference]) == approx(scorer.score(reference, answer)[kind].fmeasure)
 
 
 def test_one_word_references_have_a_rouge_2() -> None:
@@ -112,11 +116,11 @@ def test_rouge_sees_words_of_other_alphabets() -> None:
 
 
 def test_meteor_matches_stems_and_follows_its_formula() -> None:
-    assert meteor("the batteries charge", ["the battery charges"]) == pytest.approx(1 - 0.5 * (1 / 3) ** 3)
-    assert meteor("one two three four", ["one two three four"]) == pytest.approx(1 - 0.5 * (1 / 4) ** 3)
+    assert meteor("the batteries charge", ["the battery charges"]) == approx(1 - 0.5 * (1 / 3) ** 3)
+    assert meteor("one two three four", ["one two three four"]) == approx(1 - 0.5 * (1 / 4) ** 3)
     assert meteor("alpha", ["beta"]) == 0
     # precision 1/2, recall 1: F = 10PR / (R + 9P); one chunk of one match
-    assert meteor("alpha beta", ["alpha"]) == pytest.approx((10 * 0.5 / (1 + 4.5)) * 0.5)
+    assert meteor("alpha beta", ["alpha"]) == approx((10 * 0.5 / (1 + 4.5)) * 0.5)
 
 
 def test_meteor_equals_nltk_with_its_own_stemmer() -> None:
@@ -135,7 +139,7 @@ def test_meteor_equals_nltk_with_its_own_stemmer() -> None:
                 stemmer=PorterStemmer(),
                 wordnet=NoWordNet(),  # type: ignore[arg-type]
             )
-            assert meteor(answer, [reference]) == pytest.approx(direct)
+            assert meteor(answer, [reference]) == approx(direct)
 
 
 WORDS = st.text(alphabet="abc é日.,'%\n", max_size=25)
@@ -161,7 +165,7 @@ def test_values_lie_between_0_and_1_and_are_never_nan(rows: list[tuple[str, str,
 def test_identical_answer_scores_the_maximum(text: str) -> None:
     for metric, values in score([record(text, text)], ANSWER_IDS).items():
         expected = 1 - 0.5 / len(text.split()) ** 3 if "meteor" in metric else 1
-        assert values == [pytest.approx(expected)], metric
+        assert values == [approx(expected)], metric
 
 
 def test_refusal_scores_as_the_empty_answer_and_failure_the_worst() -> None:

@@ -3,14 +3,21 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from assets.evaluation.metrics.base import METRICS, aggregate, score
+from assets.evaluation.metrics.catalogue import group_of
 from assets.evaluation.metrics.hugging_face import metric_class
 from tests.unit.metric_records import Hit, hits, record
+
+BEST_OF = [
+    "genaiops.answer_quality/1", "squad.exact_match/1", "squad.f1/1", "sacrebleu.bleu/1", "sacrebleu.chrf/1", "rouge.rouge1/1",
+    "rouge.rougeL/1", "nltk.meteor_exact_stem/1", "genaiops.correctness_lexical/1",
+]  # fmt: skip
 
 
 def test_every_metric_scores_every_kind_of_trial() -> None:
@@ -74,20 +81,71 @@ def test_each_metric_is_a_hugging_face_metric_of_its_own() -> None:
     assert (result["em_score"], result["f1_values"]) == (0.5, [1, pytest.approx(2 / 3)])
 
 
-def test_every_trial_of_a_metric_goes_through_one_compute(monkeypatch: pytest.MonkeyPatch) -> None:
-    import evaluate
+def test_hugging_face_metrics_give_the_values_of_score() -> None:
+    found = (Hit(1, 0, 10, "The range is 80 km on flat ground.", "Range"), Hit(2, 0, 5, "Steel frame."))
+    records = [
+        record("The range is 80 km [1].", "about 80 km", retrieved=found, references=("80 kilometres",)),
+        record("red", "80 km", retrieved=found[1:], question="How far does it go?"),
+        record("80 km", None, retrieved=found),
+    ]
+    scores = score(records)
+    for metric, column in scores.items():
+        group = group_of(metric)
+        rows = [(row, value) for one, value in zip(records, column, strict=True) if (row := group.row(one)) is not None]
+        features: Any = metric_class(metric)().info.features
+        inputs = features.keys()
+        columns = {name: [row[name] for row, _ in rows] for name in inputs}
+        computed: Any = metric_class(metric)().compute(**columns)
+        assert computed["values"] == [pytest.approx(value) for _, value in rows], metric
 
-    calls: list[int] = []
-    original = evaluate.Metric.compute
 
-    def counting(self: Any, **arguments: Any) -> Any:
-        """Count the rows of each computation."""
-        calls.append(len(arguments["predictions"]))
-        return original(self, **arguments)
+def test_failed_trials_get_the_worst_value_whichever_end_that_is() -> None:
+    lower = "genaiops.false_retrieval_lexical/1"
+    assert not METRICS[lower].higher_is_better
+    assert score([record("", None, failed=True)], [lower])[lower] == [1]
+    assert score([record("", "80 km", failed=True)], ["squad.f1/1"])["squad.f1/1"] == [0]
 
-    monkeypatch.setattr(evaluate.Metric, "compute", counting)
-    score([record("80 km", "80 km", retrieved=hits((1, 0, 10)))] * 50, ["squad.f1/1", "genaiops.recall/2"])
-    assert calls == [50, 50]
+
+def test_the_best_accepted_answer_counts() -> None:
+    one = record("four hours", "4 h", references=("about four hours", "four hours"))
+    for metric, values in score([one, record("four hours", "4 h")], BEST_OF).items():
+        best, alone = values
+        assert best is not None
+        assert alone is not None
+        assert best > alone, metric
+    assert score([one], ["squad.exact_match/1"])["squad.exact_match/1"] == [1]
+
+
+def test_answerable_questions_without_a_written_answer_have_no_answer_score() -> None:
+    one = record("80 km", "x", retrieved=hits((1, 0, 10)))
+    one = replace(one, reference=None)
+    scores = score([one])
+    assert scores["genaiops.recall/2"] == [1]
+    for metric, (value,) in scores.items():
+        if "reference" in METRICS[metric].looks_at:
+            assert value is None, metric
+
+
+def test_values_depend_on_what_a_metric_looks_at_and_on_nothing_else() -> None:
+    """Trials that are equal in ``looks_at`` are scored once: what it leaves out must not matter."""
+    chunk, other = (
+        Hit(1, 0, 40, "The range is 80 km. Charging takes four hours.", "R"),
+        Hit(2, 5, 9, "Steel frame.", "S"),
+    )
+    full = record("The range is 80 km.", "80 km", retrieved=(chunk, other), question="What is the range?")
+    changes: dict[str, dict[str, Any]] = {
+        "hits": {"hits": (other,)},
+        "answer": {"answer": "Steel [2]."},
+        "citations": {"citations": (other,)},
+    }
+    moved = set()
+    for part, change in changes.items():
+        before, after = score([full]), score([replace(full, **change)])
+        for metric, definition in METRICS.items():
+            if before[metric] != after[metric]:
+                moved.add(metric)
+                assert part in definition.looks_at, (metric, part)
+    assert len(moved) > 30
 
 
 def test_scoring_needs_neither_network_nor_a_writable_cache(tmp_path: Path) -> None:

@@ -343,14 +343,18 @@ def test_everything_still_works_a_year_later(make_platform: Callable[..., Platfo
     )
     assert old, "the first result has trials of its own"
     age(platform, *TABLES)
+    folder = platform.artifacts / "experiments" / "catalogue"
+    (folder / "compare").mkdir()
+    for page in ("1-aa-bb.html", "2-aa-bb.html"):
+        (folder / "compare" / page).write_text("side by side", encoding="utf-8")
 
     result = build_maintenance(platform.config)[0].execute_in_process(
         resources={"platform": platform}, instance=instance
     )
     assert result.success
     assert not old & names(platform, "SELECT fingerprint FROM trial")
-    folder = platform.artifacts / "experiments" / "catalogue"
-    assert {path.name for path in folder.iterdir()} == {"1.html", "2.html", "2.parquet"}
+    assert {path.name for path in folder.iterdir()} == {"1.html", "2.html", "2.parquet", "compare"}
+    assert [path.name for path in (folder / "compare").iterdir()] == ["2-aa-bb.html"]
     assert names(platform, "SELECT count(*) FROM retrieval") == {0}
     assert names(platform, "SELECT version FROM evaluation_dataset") == {2}
 

@@ -1,7 +1,8 @@
-"""Answer metrics: an answer against its reference.
+"""Answer metrics: an answer against its accepted answers.
 
 Belongs here: exact match and token F1 of SQuAD, BLEU, chrF, ROUGE, METEOR and answer quality; pure functions of texts.
-Does not belong here: whether a trial is scored at all (hugging_face.py), grounding in the retrieved chunks (grounding.py).
+Does not belong here: whether a trial is scored at all (answer_metrics.py), correctness by claims (correctness.py),
+grounding in the retrieved chunks (grounding.py).
 
 A refused answer arrives here as the empty text, an unanswerable question as an empty list of references.
 """
@@ -35,6 +36,13 @@ def token_f1(answer: str, references: Sequence[str]) -> float:
     """F1 of shared normalised tokens; SQuAD 2.0 ``compute_f1``, best reference."""
     said = squad_normalise(answer).split()
     return max(_f1(said, squad_normalise(reference).split()) for reference in _gold(references))
+
+
+def squad(answer: str, references: Sequence[str]) -> tuple[float, float]:
+    """Exact match and token F1 at once; the texts are normalised once."""
+    said = squad_normalise(answer)
+    gold = [text for reference in references if (text := squad_normalise(reference))] or [""]
+    return float(said in gold), max(_f1(said.split(), text.split()) for text in gold)
 
 
 def _gold(references: Sequence[str]) -> Sequence[str]:

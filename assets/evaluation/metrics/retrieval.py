@@ -1,30 +1,58 @@
 """Retrieval metrics: how well retrieved character ranges cover gold character ranges.
 
 Belongs here: precision, recall, reciprocal rank, average precision, nDCG and IoU of one ranking; pure functions.
-Does not belong here: their definitions in words and the overlap rules' constants (base.py).
+Does not belong here: their definitions in words (retrieval_metrics.py) and the overlap rules' constants (records.py).
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from assets.evaluation.metrics.base import COVERED_SHARE
+from assets.evaluation.metrics.records import COVERED_SHARE
 
 #: ``(document, start, end)``; half-open, in characters.
 Span = tuple[int, int, int]
-Ranking = Callable[[Sequence[Span], Sequence[Span]], float]
+#: A span that is wanted, with its grade (1 when left out); ``end`` is ``WHOLE`` when any part of the document will do.
+Gold = tuple[int, int, int] | tuple[int, int, int, int]
+WHOLE = -1
 
 
-def relevant(chunks: Sequence[Span], gold: Sequence[Span]) -> list[bool]:
+@dataclass(frozen=True)
+class Ranking:
+    """Chunks against gold spans, worked out once for all metrics and depths.
+
+    Attributes:
+        relevant: for each chunk, best first, whether it shares a character with a gold span.
+        covered: for each gold span the rank (from 1) at which it became covered; ``None``: never.
+        grades: of the gold spans.
+    """
+
+    chunks: Sequence[Span]
+    gold: Sequence[Gold]
+    relevant: list[bool]
+    covered: list[int | None]
+    grades: list[int]
+
+
+def rank(chunks: Sequence[Span], gold: Sequence[Gold]) -> Ranking:
+    """Compare a ranking with the gold spans."""
+    grades = [span[3] if len(span) > 3 else 1 for span in gold]  # pyright: ignore[reportGeneralTypeIssues]
+    return Ranking(chunks, gold, relevant(chunks, gold), covered_at(chunks, gold), grades)
+
+
+def relevant(chunks: Sequence[Span], gold: Sequence[Gold]) -> list[bool]:
     """For each chunk, best first, whether it shares a character with a gold span of its document."""
-    return [any(_overlap(chunk, span) is not None for span in gold) for chunk in chunks]
+    return [any(_touches(chunk, span) for span in gold) for chunk in chunks]
 
 
-def covered_at(chunks: Sequence[Span], gold: Sequence[Span]) -> list[int | None]:
+def covered_at(chunks: Sequence[Span], gold: Sequence[Gold]) -> list[int | None]:
     """For each gold span the rank (from 1) at which it became covered by the chunks so far; ``None``: never."""
     return [_covered_at(chunks, span) for span in gold]
 
 
-def _covered_at(chunks: Sequence[Span], span: Span) -> int | None:
+def _covered_at(chunks: Sequence[Span], span: Gold) -> int | None:
+    if span[2] == WHOLE:
+        return next((rank for rank, chunk in enumerate(chunks, start=1) if chunk[0] == span[0]), None)
     needed = COVERED_SHARE * (span[2] - span[1])
     parts: list[tuple[int, int]] = []
     for rank, chunk in enumerate(chunks, start=1):
@@ -36,43 +64,45 @@ def _covered_at(chunks: Sequence[Span], span: Span) -> int | None:
     return None
 
 
-def precision(chunks: Sequence[Span], gold: Sequence[Span]) -> float:
+def precision(chunks: Sequence[Span], gold: Sequence[Gold]) -> float:
     """Relevant chunks ÷ chunks; 0 without chunks."""
-    return sum(relevant(chunks, gold)) / len(chunks) if chunks else 0.0
+    return precision_of(rank(chunks, gold))
 
 
-def recall(chunks: Sequence[Span], gold: Sequence[Span]) -> float:
+def recall(chunks: Sequence[Span], gold: Sequence[Gold]) -> float:
     """Covered spans ÷ spans."""
-    return sum(rank is not None for rank in covered_at(chunks, gold)) / len(gold)
+    return recall_of(rank(chunks, gold))
 
 
-def reciprocal_rank(chunks: Sequence[Span], gold: Sequence[Span]) -> float:
+def reciprocal_rank(chunks: Sequence[Span], gold: Sequence[Gold]) -> float:
     """1 ÷ rank of the first relevant chunk; 0 without one."""
-    return next((1 / rank for rank, hit in enumerate(relevant(chunks, gold), start=1) if hit), 0.0)
+    return reciprocal_rank_of(rank(chunks, gold))
 
 
-def average_precision(chunks: Sequence[Span], gold: Sequence[Span]) -> float:
+def average_precision(chunks: Sequence[Span], gold: Sequence[Gold]) -> float:
     """Mean over spans of the precision at the rank where the span became covered; 0 for a span that never is."""
-    hits = relevant(chunks, gold)
-    return sum(sum(hits[:rank]) / rank for rank in covered_at(chunks, gold) if rank is not None) / len(gold)
+    return average_precision_of(rank(chunks, gold))
 
 
-def ndcg(chunks: Sequence[Span], gold: Sequence[Span], depth: int | None = None) -> float:
-    """Discounted gain of the covered spans ÷ that of one new span per rank, at most 1.
+def ndcg(chunks: Sequence[Span], gold: Sequence[Gold], depth: int | None = None) -> float:
+    """Discounted grades of the covered spans ÷ those of one new span per rank, best grade first; at most 1.
+
+    Gains are linear in the grade, as in trec_eval (Järvelin and Kekäläinen, 2002).
 
     Args:
         depth: ranks an ideal ranking may use; ``None``: as many as there are spans.
     """
-    gain = sum(1 / math.log2(1 + rank) for rank in covered_at(chunks, gold) if rank is not None)
-    ideal = sum(1 / math.log2(1 + rank) for rank in range(1, min(len(gold), depth or len(gold)) + 1))
-    return min(gain / ideal, 1.0)
+    return ndcg_of(rank(chunks, gold), depth)
 
 
-def iou(chunks: Sequence[Span], gold: Sequence[Span]) -> float:
-    """Gold characters retrieved ÷ (characters of all chunks, repeats included, + gold characters missed)."""
+def iou(chunks: Sequence[Span], gold: Sequence[Gold]) -> float:
+    """Gold characters retrieved ÷ (characters of all chunks, repeats included, + gold characters missed).
+
+    The gold spans must be ranges: how long a whole document is, is not known here.
+    """
     total = found = 0
     for document in {span[0] for span in gold}:
-        wanted = _union([span[1:] for span in gold if span[0] == document])
+        wanted = _union([(span[1], span[2]) for span in gold if span[0] == document])
         parts = [
             part
             for start, end in wanted
@@ -84,22 +114,49 @@ def iou(chunks: Sequence[Span], gold: Sequence[Span]) -> float:
     return found / (sum(end - start for _, start, end in chunks) + total - found)
 
 
-def at_depth(name: str, chunks: Sequence[Span], gold: Sequence[Span], depth: int | None) -> float:
-    """The metric ``name`` over the first ``depth`` chunks, or over all of them.
-
-    Precision divides by ``depth`` even when fewer chunks were retrieved, as trec_eval does.
-    """
-    if depth is None:
-        return RANKINGS[name](chunks, gold)
-    first = chunks[:depth]
-    if name == "precision":
-        return sum(relevant(first, gold)) / depth
-    if name == "ndcg":
-        return ndcg(first, gold, depth)
-    return RANKINGS[name](first, gold)
+# --- from a ranking that was compared already; ``depth`` looks at the first chunks only -------------------------
 
 
-RANKINGS: dict[str, Ranking] = {
+def precision_of(ranking: Ranking, depth: int | None = None) -> float:
+    """Divides by ``depth`` even when fewer chunks were retrieved, as trec_eval does."""
+    size = len(ranking.chunks) if depth is None else depth
+    return sum(ranking.relevant[:depth]) / size if size else 0.0
+
+
+def recall_of(ranking: Ranking, depth: int | None = None) -> float:
+    """Covered spans ÷ spans."""
+    return sum(found is not None and (depth is None or found <= depth) for found in ranking.covered) / len(ranking.gold)
+
+
+def reciprocal_rank_of(ranking: Ranking) -> float:
+    """1 ÷ rank of the first relevant chunk."""
+    return next((1 / place for place, hit in enumerate(ranking.relevant, start=1) if hit), 0.0)
+
+
+def average_precision_of(ranking: Ranking) -> float:
+    """Mean over spans of the precision where they became covered."""
+    found = (place for place in ranking.covered if place is not None)
+    return sum(sum(ranking.relevant[:place]) / place for place in found) / len(ranking.gold)
+
+
+def ndcg_of(ranking: Ranking, depth: int | None = None) -> float:
+    """Discounted grades ÷ ideal ones."""
+    gain = math.fsum(
+        grade / math.log2(1 + place)
+        for place, grade in zip(ranking.covered, ranking.grades, strict=True)
+        if place is not None and (depth is None or place <= depth)
+    )
+    best = sorted(ranking.grades, reverse=True)[:depth]
+    ideal = math.fsum(grade / math.log2(1 + place) for place, grade in enumerate(best, start=1))
+    return min(gain / ideal, 1.0)
+
+
+def iou_of(ranking: Ranking) -> float | None:
+    """IoU; undefined when a whole document is wanted."""
+    return None if any(span[2] == WHOLE for span in ranking.gold) else iou(ranking.chunks, ranking.gold)
+
+
+RANKINGS = {
     "precision": precision,
     "recall": recall,
     "mrr": reciprocal_rank,
@@ -109,7 +166,11 @@ RANKINGS: dict[str, Ranking] = {
 }
 
 
-def _overlap(chunk: Span, span: Span) -> tuple[int, int] | None:
+def _touches(chunk: Span, span: Gold) -> bool:
+    return chunk[0] == span[0] and (span[2] == WHOLE or max(chunk[1], span[1]) < min(chunk[2], span[2]))
+
+
+def _overlap(chunk: Span, span: Gold) -> tuple[int, int] | None:
     if chunk[0] != span[0]:
         return None
     start, end = max(chunk[1], span[1]), min(chunk[2], span[2])
