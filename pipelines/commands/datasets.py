@@ -199,7 +199,7 @@ def dataset_import(
 @click.argument("interaction")
 @click.argument("name", metavar="DATASET")
 @click.option("--reason", required=True, help="Why; kept with the question.")
-@click.option("--split", type=click.Choice(_SPLITS), default="dev", show_default=True)
+@click.option("--split", type=click.Choice(_SPLITS), default="dev", show_default=True, help="What it is asked for.")
 @click.option("--question", help="Other words for it, e.g. without a name; by default as it was asked.")
 @click.option("--answer", help="The right answer; by default the correction, or the answer given if rated good.")
 @click.option("--unanswerable", is_flag=True, help="The documents do not tell.")
