@@ -338,8 +338,8 @@ def candidates(platform: Platform, frequencies: list[int], chunks: int, share: f
         ([], 100, 1.0, ""),
         ([3, 5, 90], 100, 1.0, "a | b | c"),
         # a frequent word must come with others: as many as it takes
-        ([10, 1_450, 9_000, 20_000], 100_000, 1.0, "a | b"),
-        ([10, 300, 5_000, 10_000], 100_000, 1.0, "a | b | c & d"),
+        ([10, 950, 9_000, 20_000], 100_000, 1.0, "a | b"),
+        ([10, 300, 3_000, 10_000], 100_000, 1.0, "a | b | c & d"),
         # a filter that leaves one in a hundred makes room for more
         ([10, 900, 5_000], 100_000, 0.01, "a | b | c"),
         # nothing but frequent words: all together
@@ -354,7 +354,7 @@ def test_chunks_worth_ranking(
 
 
 def test_caps_on_the_work_cost_no_quality(make_platform: Make, shared_data: Path) -> None:
-    """With a hundredth of the usual work the best ten are still nearly all found; with the usual, all of them."""
+    """With a seventieth of the usual work the best ten are still nearly all found; with the usual, all of them."""
     data = squad2(shared_data, every=40)
     platform = make_platform(**whole_texts())
     refresh(platform, "docs", data.texts)
@@ -362,7 +362,7 @@ def test_caps_on_the_work_cost_no_quality(make_platform: Make, shared_data: Path
     with platform.database.connect() as connection:
         row = connection.execute("SELECT pg_get_functiondef('candidate_query'::regproc)").fetchone()
         assert row is not None
-        smaller = row[0].replace("greatest(500, least(1000, 7000 /", "greatest(5, least(10, 70 /")
+        smaller = row[0].replace("greatest(500, least(1000, 7000 /", "greatest(7, least(14, 98 /")
         assert smaller != row[0]
         connection.execute(sql.SQL(smaller))
     capped = rankings(platform, data)
