@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from assets.chunks.chunking import chunk_source
 from pipelines import cli
+from pipelines.commands import sources
 from resources.platform import Platform
 from tests.enrichment_support import answering, index, models, with_server
 from tests.fake_openai import FakeOpenAI
@@ -30,7 +31,7 @@ def run(
     platform = with_server(
         make_platform(**{"models.yaml": models(), "indexes/main.yaml": index("main", [STEP], embedder="paid")}), server
     )
-    monkeypatch.setattr(cli, "_platform", lambda: platform)
+    monkeypatch.setattr(sources, "open_platform", lambda: platform)
 
     def invoke(*arguments: str, exit_code: int = 0) -> tuple[Platform, str]:
         result = CliRunner().invoke(cli.main, arguments)
@@ -81,7 +82,7 @@ def test_preview_shows_what_a_semantic_chunker_embeds_to_cut(
     semantic = {"kind": "semantic", "unit": "tokens", "size": 60, "minimum": 10, "embedder": "paid"}
     files = {"models.yaml": models(), "indexes/main.yaml": index("main", chunker=semantic, embedder="paid")}
     platform = with_server(make_platform(**files), server)
-    monkeypatch.setattr(cli, "_platform", lambda: platform)
+    monkeypatch.setattr(sources, "open_platform", lambda: platform)
 
     def shown() -> tuple[str, dict[str, Any], list[str]]:
         words = CliRunner().invoke(cli.main, ["preview", "docs"])
