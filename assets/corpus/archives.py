@@ -8,6 +8,7 @@ counted by unpacking in pieces elsewhere; nothing is ever written to disk.
 """
 
 import io
+import lzma
 import posixpath
 import re
 import struct
@@ -126,7 +127,10 @@ def read_entry(archive: zipfile.ZipFile, name: str) -> bytes | None:
         raise ParseFailure("damaged", "an entry of the archive cannot be unpacked") from error
 
 
-_UNREADABLE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, NotImplementedError, RuntimeError)
+#: What zipfile and its decompressors raise for damaged data; it is read from memory, so OSError is never the disk's.
+_UNREADABLE = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, ValueError, NotImplementedError, RuntimeError,
+)  # fmt: skip
 
 
 class _Budget:

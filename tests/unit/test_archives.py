@@ -35,6 +35,16 @@ def test_an_honest_archive_is_opened_and_its_entries_are_found_whatever_their_ca
     assert read_entry(archive, "missing.xml") is None
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_damaged_entry_is_said_to_be_damaged_however_it_is_packed(method: int) -> None:
+    data = bytearray(_zip({"a.txt": bytes(range(256)) * 40}, method))
+    start = 30 + len("a.txt") + 9  # past the local header, and the properties LZMA begins with
+    data[start : start + 40] = b"\xff" * 40
+    with pytest.raises(ParseFailure) as raised:
+        read_entry(zipfile.ZipFile(io.BytesIO(bytes(data))), "a.txt")
+    assert raised.value.code == "damaged"
+
+
 def test_too_many_entries_are_refused_with_their_number() -> None:
     assert _refusal(_zip({f"{number}": b"" for number in range(11)})) == (
         "too_large_inside",

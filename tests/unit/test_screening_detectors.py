@@ -292,14 +292,20 @@ def test_usual_markup_is_left_alone(body: str) -> None:
     ] == []
 
 
-def _word(run_properties: str, text: str) -> bytes:
+def _word(run_properties: str, text: str, part: str = "word/document.xml") -> bytes:
     body = (
         '<?xml version="1.0"?><w:document xmlns:w="x"><w:body><w:p><w:r><w:t>Shown.</w:t></w:r>'
         f"<w:r><w:rPr>{run_properties}</w:rPr><w:t>{text}</w:t></w:r></w:p></w:body></w:document>"
     )
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
-        archive.writestr("word/document.xml", body)
+        archive.writestr(part, body)
+        archive.writestr(
+            "_rels/.rels",
+            '<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships"><Relationship Id="r" '
+            'Type="http://schemas.openxmlformats.org/officeDocument/2006/relationships/officeDocument" '
+            f'Target="{part}"/></Relationships>',
+        )
     return stream.getvalue()
 
 
@@ -309,6 +315,12 @@ _WORD_TYPE = "application/vnd.openxmlformats-officedocument.wordprocessingml.doc
 @pytest.mark.parametrize("properties", ["<w:vanish/>", '<w:color w:val="FFFFFF"/>', '<w:sz w:val="2"/>'])
 def test_hidden_runs_of_word_files_are_found(properties: str) -> None:
     findings = hidden_text.find(View("Shown.", raw=_word(properties, ATTACK), media_type=_WORD_TYPE))
+    assert [item.entity for item in findings] == ["HIDDEN_INSTRUCTION"]
+
+
+@pytest.mark.parametrize("part", ["word/document2.xml", "Word/Document.xml", "main/text.xml"])
+def test_hidden_runs_are_found_whatever_their_part_is_called(part: str) -> None:
+    findings = hidden_text.find(View("Shown.", raw=_word("<w:vanish/>", ATTACK, part), media_type=_WORD_TYPE))
     assert [item.entity for item in findings] == ["HIDDEN_INSTRUCTION"]
 
 

@@ -22,7 +22,7 @@ from assets.corpus.text import decode
 from resources.fingerprint import fingerprint
 from resources.policy_config import HiddenTextRule
 
-VERSION = "1"
+VERSION = "2"
 _NAME = "hidden_text"
 
 _TAGS = re.compile("[\U000e0000-\U000e007f]+")
@@ -300,11 +300,16 @@ def _hidden_runs(raw: bytes) -> list[str]:
     import io
     import zipfile
 
+    from assets.corpus.archives import read_entry
+    from assets.corpus.office_xml import part_of_kind, related
+
     try:
-        with zipfile.ZipFile(io.BytesIO(raw)) as archive, archive.open("word/document.xml") as handle:
-            body = handle.read(_MAXIMUM_XML).decode("utf-8", "replace")
-    except (zipfile.BadZipFile, KeyError, OSError, NotImplementedError, RuntimeError, EOFError, ValueError):
-        return []
+        with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+            # named by the package, as for the parser: another name must not hide it from here
+            main = part_of_kind(related(archive, ""), "officeDocument") or "word/document.xml"
+            body = (read_entry(archive, main) or b"")[:_MAXIMUM_XML].decode("utf-8", "replace")
+    except (zipfile.BadZipFile, ParseFailure):
+        return []  # the parser has refused it
     if not _RUN_HIDES.search(body):
         return []
     found, parts, last = [], [], -1

@@ -21,23 +21,6 @@ FIXED_DEPTHS = (1, 3, 5, 10)
 COVERED_SHARE = 0.5
 
 
-class RetrievedChunk(Protocol):
-    """What metrics need of a search hit: the character range of a document that is read, its text and its headings."""
-
-    @property
-    def document_id(self) -> int: ...
-    @property
-    def start(self) -> int: ...
-    @property
-    def end(self) -> int: ...
-    @property
-    def text(self) -> str: ...
-    @property
-    def title(self) -> str: ...
-    @property
-    def heading_path(self) -> tuple[str, ...]: ...
-
-
 class CitedPassage(Protocol):
     """What metrics need of a citation: the cited character range."""
 
@@ -47,6 +30,17 @@ class CitedPassage(Protocol):
     def start(self) -> int: ...
     @property
     def end(self) -> int: ...
+
+
+class RetrievedChunk(CitedPassage, Protocol):
+    """What metrics need of a search hit: the character range of a document that is read, its text and its headings."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def title(self) -> str: ...
+    @property
+    def heading_path(self) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True)
