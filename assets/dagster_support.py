@@ -45,7 +45,7 @@ def experiments_of_sources(config: ProjectConfig) -> dg.StaticPartitionMapping:
     """Which experiments search an index that covers a source."""
     return _partition_mapping(
         {
-            name: [source for index in experiment.grid.index for source in config.index_sources(index)]
+            name: [source for index in experiment.index_names for source in config.index_sources(index)]
             for name, experiment in config.experiments.items()
         }
     )

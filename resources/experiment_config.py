@@ -49,13 +49,16 @@ class Guard(Strict):
 class ExperimentConfig(Grown):
     """Which variants are compared on which questions, and what decides."""
 
-    LATER: ClassVar[tuple[str, ...]] = ("margins", "guards", "slices", "cluster")
+    LATER: ClassVar[tuple[str, ...]] = ("margins", "guards", "slices", "cluster", "variants")
 
     name: Name
     description: str = ""
     dataset: Name
     split: Literal["train", "dev"] = "dev"
     grid: VariantGrid
+    variants: list[VariantChoice] = Field(
+        default=[], description="Only these points of the grid are compared; every combination by default."
+    )
     baseline: VariantChoice = Field(description="The champion until another one is promoted.")
     decision_metric: str = Field(default="genaiops.answer_quality/1", description="Metric id the tests are run on.")
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
@@ -86,6 +89,26 @@ class ExperimentConfig(Grown):
         return list(dict.fromkeys(value))
 
     @model_validator(mode="after")
-    def _baseline_in_grid(self) -> "ExperimentConfig":
+    def _baseline_is_compared(self) -> "ExperimentConfig":
         self.grid.check_choice(self.baseline, "baseline")
+        for number, choice in enumerate(self.variants):
+            self.grid.check_choice(choice, f"variants[{number}]")
+        if self.variants and self.grid.normal(self.baseline) not in self.choices():
+            raise ValueError(f"variants: the baseline {self.baseline.name} is not among them; add it")
         return self
+
+    def choices(self) -> list[VariantChoice]:
+        """The points of the grid that are compared, in the order of the file, each once."""
+        if not self.variants:
+            return list(self.grid.choices())
+        return list({choice.name: choice for choice in map(self.grid.normal, self.variants)}.values())
+
+    @property
+    def index_names(self) -> list[str]:
+        """The indexes that are searched, each once."""
+        return list(dict.fromkeys(choice.index for choice in self.choices()))
+
+    @property
+    def model_names(self) -> list[str]:
+        """The chat models that answer, without parameters, each once."""
+        return list(dict.fromkeys(choice.model_name for choice in self.choices()))

@@ -22,7 +22,8 @@ from assets.dagster_support import (
 )
 from assets.experiments import checks, report, running
 from assets.experiments.leaderboard import HEADLINE, Leaderboard
-from assets.experiments.trials import CODE_VERSION, Progress
+from assets.experiments.planning import CODE_VERSION
+from assets.experiments.trials import Progress
 from assets.experiments.variants import shown_prompts
 from assets.outcomes import blocked
 from resources.config import ProjectConfig

@@ -11,8 +11,11 @@ from typing import Any
 from assets.evaluation.dataset import Question
 from assets.evaluation.leakage import Item, leaks, worked_examples
 from assets.evaluation.metrics.base import METRICS, GoldSpan
+from assets.experiments.planning import Plan
+from assets.experiments.records import TrialOutcome
+from assets.experiments.scope import Scope
 from assets.experiments.slices import tag_values
-from assets.experiments.trials import Plan, Scope, TrialOutcome, TrialWork
+from assets.experiments.trials import TrialWork
 from assets.outcomes import CheckOutcome
 from resources.experiment_config import ExperimentConfig
 from resources.prompt_config import PromptConfig

@@ -19,6 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from assets.evaluation.metrics.base import METRICS, aggregate
 from assets.experiments import guards, pareto, slices
+from assets.experiments.planning import Plan
+from assets.experiments.records import TrialOutcome
+from assets.experiments.scope import Scope
 from assets.experiments.scores import Scores
 from assets.experiments.statistics import (
     Groups,
@@ -30,7 +33,6 @@ from assets.experiments.statistics import (
     non_inferiority,
     sign_flip_p_values,
 )
-from assets.experiments.trials import Plan, Scope, TrialOutcome
 from resources.answerer import Variant
 from resources.errors import PermanentError
 from resources.experiment_config import ExperimentConfig

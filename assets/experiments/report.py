@@ -19,9 +19,10 @@ from assets.evaluation.metrics.base import METRICS
 from assets.experiments.guards import describe
 from assets.experiments.leaderboard import HEADLINE, Leaderboard, Row, upgraded
 from assets.experiments.pareto import SAME_LATENCY_SECONDS, SAME_LATENCY_SHARE
+from assets.experiments.planning import Plan
 from assets.experiments.recommendation import Recommendation
+from assets.experiments.records import TrialOutcome
 from assets.experiments.scores import Scores
-from assets.experiments.trials import Plan, TrialOutcome
 
 if TYPE_CHECKING:
     import pyarrow as pa

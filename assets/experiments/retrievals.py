@@ -1,7 +1,7 @@
 """Retrievals: what a question found in a snapshot, searched for once and remembered.
 
 Belongs here: the keys, the one reader and writer of table ``retrieval``, and searching for what is not in it.
-Does not belong here: the search itself (resources/retrieval.py) and what is done with the hits (trials.py).
+Does not belong here: the search itself (resources/retrieval.py) and what is done with the hits (planning.py).
 
 A key covers everything that can change what is found: the snapshot with its build and all of its counts (the content
 fingerprints of its sources among them), the search settings, the retrieval steps with their prompts and models, the

@@ -16,8 +16,8 @@ from assets.evaluation.dataset import Question, read_dataset
 from assets.evaluation.holdout import record_use
 from assets.evaluation.metrics.base import METRICS, metric_fingerprint
 from assets.experiments import leaderboard as boards
+from assets.experiments import planning, report, trials
 from assets.experiments import recommendation as recommendations
-from assets.experiments import report, trials
 from assets.experiments.champion import (
     EVIDENCE_KIND,
     Champion,
@@ -27,10 +27,13 @@ from assets.experiments.champion import (
 )
 from assets.experiments.checks import CHECKS, decided_questions
 from assets.experiments.leaderboard import Leaderboard
+from assets.experiments.planning import Plan
 from assets.experiments.recommendation import Recommendation
+from assets.experiments.records import TrialOutcome, read_outcomes
+from assets.experiments.scope import Scope, resolve_scope
 from assets.experiments.scores import Scores, score_trials
 from assets.experiments.slices import groups_of
-from assets.experiments.trials import Plan, Progress, Scope, TrialOutcome, TrialWork
+from assets.experiments.trials import Progress, TrialWork
 from assets.experiments.variants import expand, register_variants
 from assets.outcomes import CheckOutcome, record_evidence
 from resources.answerer import Answerer, Variant
@@ -110,20 +113,20 @@ def prepared(platform: Platform, name: str, run_id: str, lease: Lease) -> Iterat
     """
     config = experiment_config(platform.config, name)
     boards.check_decision_metric(config)
-    currencies = {platform.config.chat_model(model).price.currency for model in config.grid.model_names}
+    currencies = {platform.config.chat_model(model).price.currency for model in config.model_names}
     budget = Budget(config.budget, currency=min(currencies) if len(currencies) == 1 else "USD")
     models = platform.models.within(budget)
     index = VectorIndex(platform.database, platform.config, models)
     with platform.database.connect() as connection:
         variants = tuple(expand(platform.config, models, config, connection))
-    snapshots = {one: index.serving(one) for one in dict.fromkeys(config.grid.index)}
+    snapshots = {one: index.serving(one) for one in config.index_names}
     pin = f"experiment:{name}:running"
     with platform.database.connect() as connection:
         lease.check(connection)
         _pin(connection, pin, snapshots)
         versions = register_variants(connection, variants, run_id)
         champion = current_champion(connection, platform.config, models, config)
-        scope = trials.resolve_scope(connection, platform.config, config, snapshots)
+        scope = resolve_scope(connection, platform.config, config, snapshots)
     try:
         yield Experiment(
             config=config,
@@ -161,7 +164,7 @@ def measure(
     """Run and score the trials that are missing, of all variants on the experiment's questions by default."""
     database, scope = experiment.platform.database, scope or experiment.scope
     retriever = experiment.answerer.retriever
-    plan = trials.plan_trials(
+    plan = planning.plan_trials(
         database,
         retriever,
         variants or experiment.variants,
@@ -182,7 +185,7 @@ def measure(
         progress=progress,
     )
     ran = time.monotonic()
-    outcomes = trials.read_outcomes(database, plan)
+    outcomes = read_outcomes(database, plan)
     scores = score_trials(database, plan, outcomes, list(METRICS))
     return Measurement(
         plan=plan,
@@ -266,7 +269,7 @@ def _confirm(experiment: Experiment, board: Leaderboard, recommendation: Recomme
         The work it took, and the trials a finished confirmation rests on.
     """
     with experiment.platform.database.connect() as connection:
-        scope = trials.resolve_scope(
+        scope = resolve_scope(
             connection, experiment.platform.config, experiment.config, experiment.scope.snapshots, split="test"
         )
     if not decided_questions(experiment.config.decision_metric, scope.questions):
@@ -312,7 +315,7 @@ def _result_fingerprint(experiment: Experiment, measurement: Measurement) -> str
     return fingerprint(
         {
             "code": [
-                trials.CODE_VERSION, boards.CODE_VERSION, recommendations.CODE_VERSION, report.CODE_VERSION,
+                planning.CODE_VERSION, boards.CODE_VERSION, recommendations.CODE_VERSION, report.CODE_VERSION,
             ],
             "settings": settings_fingerprint(experiment.config),
             "dataset_version": experiment.scope.version,

@@ -15,8 +15,9 @@ from typing import Any
 from assets.evaluation.dataset import Question, read_dataset
 from assets.evaluation.metrics.base import METRICS, TrialRecord, definition_of, metric_fingerprint, score
 from assets.evaluation.metrics.records import Part
+from assets.experiments.planning import Plan
+from assets.experiments.records import TrialOutcome, record_of, supplied_ranges
 from assets.experiments.retrievals import read_range
-from assets.experiments.trials import Plan, TrialOutcome, record_of, supplied_ranges
 from resources.answerer import Citation
 from resources.errors import PermanentError
 from resources.platform import Platform

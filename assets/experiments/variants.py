@@ -5,7 +5,7 @@ Does not belong here: what a variant is and what its fingerprint covers (resourc
 (examples.py), and running a variant (trials.py).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 
 from assets.experiments.examples import draw
@@ -21,11 +21,6 @@ from resources.prompt_store import register
 from resources.variants import Variant, build_variant, record_variant
 
 
-def choices(experiment: ExperimentConfig) -> Iterator[VariantChoice]:
-    """Every combination of the grid, in the order of the file; a value named twice counts once."""
-    return experiment.grid.choices()
-
-
 def expand(
     config: ProjectConfig, models: Models, experiment: ExperimentConfig, connection: Connection | None = None
 ) -> list[Variant]:
@@ -39,7 +34,7 @@ def expand(
             was never built or has too few train questions.
     """
     build = _Builder(config, models, experiment, connection)
-    return [build(choice) for choice in choices(experiment)]
+    return [build(choice) for choice in experiment.choices()]
 
 
 def baseline(

@@ -265,7 +265,7 @@ def _resources(platform: Platform, selector: Selector) -> list[str]:
     indexes = {index.name for source in sources if source in config.sources for index in config.indexes_of(source)}
     indexes |= {row[0] for row in built}
     datasets = {name for name, item in config.datasets.items() if everything or sources & set(item.sources)}
-    experiments = {name for name, item in config.experiments.items() if everything or indexes & set(item.grid.index)}
+    experiments = {name for name, item in config.experiments.items() if everything or indexes & set(item.index_names)}
     return [
         "erasure",
         *(f"source:{name}" for name in sorted(sources)),

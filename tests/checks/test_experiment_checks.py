@@ -12,7 +12,10 @@ from assets.evaluation.dataset import Question
 from assets.evaluation.metrics.base import METRICS, GoldSpan
 from assets.experiments import checks
 from assets.experiments.assets import build_assets
-from assets.experiments.trials import Plan, Scope, Trial, TrialOutcome, TrialWork
+from assets.experiments.planning import Plan, Trial
+from assets.experiments.records import TrialOutcome
+from assets.experiments.scope import Scope
+from assets.experiments.trials import TrialWork
 from resources.answerer import Answerer
 from resources.errors import TransientError
 from resources.experiment_config import ExperimentConfig

@@ -19,7 +19,7 @@ from dagster._core.scheduler.instigation import TickStatus
 
 from assets.index.audit import audit
 from pipelines.instance import make_pools
-from pipelines.jobs import FINGERPRINT_TAG
+from pipelines.jobs import FINGERPRINT_TAG, ORIGIN_TAG
 from pipelines.sensors import SOURCE_CHANGES, SourceState, read_states
 from resources.document_sources import open_source
 from resources.faults import PAUSE_VARIABLE
@@ -156,7 +156,9 @@ def assert_each_change_arrived_once(
 ) -> None:
     """The state is that of a fresh build, made in so many revisions, by at most so many runs that were asked for."""
     until("everything rests, and no run failed for good", lambda: at_rest(parts, instance))
-    asked = [run for run in instance.get_runs() if "dagster/parent_run_id" not in run.tags]
+    # a schedule may come due meanwhile, and what it starts is not asked for because of a change
+    by_sensor = [run for run in instance.get_runs() if run.tags.get(ORIGIN_TAG) == SOURCE_CHANGES]
+    asked = [run for run in by_sensor if "dagster/parent_run_id" not in run.tags]
     keys = [run.tags["dagster/run_key"] for run in asked]
     assert len(set(keys)) == len(keys), "a request was made into two runs"
     assert len({run.tags[FINGERPRINT_TAG] for run in asked}) == len(asked), "a state of the source was asked for twice"
@@ -166,8 +168,10 @@ def assert_each_change_arrived_once(
         versions = [v for (v,) in connection.execute("SELECT data_version FROM source_revision ORDER BY revision")]
     assert len(versions) in changes
     assert len(set(versions)) == len(versions), "a change was committed twice"
-    consecutive = list(range(1, len(versions) + 1))
-    assert parts.numbers() == {"revisions": consecutive, "snapshots": consecutive}
+    numbers = parts.numbers()
+    assert numbers["revisions"] == list(range(1, len(versions) + 1))
+    # a run that lost its lease after it committed a revision never publishes that one: the next snapshot holds the newest
+    assert numbers["snapshots"] in [list(range(1, count + 1)) for count in {min(changes), len(versions)}]
     fresh = Platform(platform.config, fresh_database, parts.root / "calm")
     with dg.DagsterInstance.ephemeral() as calm:
         refresh(fresh, "docs", calm)

@@ -12,7 +12,9 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from assets.experiments.trials import Plan, Scope, TrialWork, plan_trials, resolve_scope, run_trials
+from assets.experiments.planning import Plan, plan_trials
+from assets.experiments.scope import Scope, resolve_scope
+from assets.experiments.trials import TrialWork, run_trials
 from resources.answerer import Answer, Citation, Variant
 from resources.experiment_config import ExperimentConfig
 from resources.fingerprint import fingerprint, text_hash

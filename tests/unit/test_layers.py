@@ -22,6 +22,7 @@ HEAVY = {
     "pandas", "numpy.random", "great_expectations", "evaluate", "datasets", "openai", "sklearn", "scipy", "nltk",
     "kreuzberg", "matplotlib", "langchain_text_splitters", "pyarrow", "sacrebleu", "rouge_score", "apprise",
     "fsspec", "s3fs", "sqlalchemy", "httpx", "trafilatura", "presidio_analyzer", "phonenumbers", "py3langid", "torch",
+    "optuna", "mlflow",
 }  # fmt: skip
 
 

@@ -18,9 +18,11 @@ from assets.experiments.leaderboard import (
     measure,
     upgraded,
 )
+from assets.experiments.planning import Plan, Trial
 from assets.experiments.recommendation import recommend
+from assets.experiments.records import TrialOutcome, to_record
+from assets.experiments.scope import Scope
 from assets.experiments.scores import Scores
-from assets.experiments.trials import Plan, Scope, Trial, TrialOutcome, to_record
 from resources.config import load_config
 from resources.errors import PermanentError
 from resources.experiment_config import ExperimentConfig

@@ -9,9 +9,10 @@ import pytest
 from assets.evaluation.dataset import Question
 from assets.evaluation.metrics.base import GoldSpan, score
 from assets.experiments import retrievals
+from assets.experiments.planning import Trial
+from assets.experiments.records import TrialOutcome, to_record
 from assets.experiments.retrievals import Found, retrieve
 from assets.experiments.scores import score_trials
-from assets.experiments.trials import Trial, TrialOutcome, to_record
 from resources.errors import StaleLeaseError
 from resources.models import Usage
 from resources.platform import Platform
@@ -255,7 +256,7 @@ def test_metrics_score_what_is_read(read: tuple[int, int] | None, recall: float,
 
 
 def test_trials_that_differ_only_in_what_is_read_are_scored_apart(world: World) -> None:
-    from assets.experiments.trials import Plan
+    from assets.experiments.planning import Plan
 
     found = [widened_trial(None), widened_trial((0, 200))]
     outcomes = {trial.fingerprint: outcome for trial, outcome in found}

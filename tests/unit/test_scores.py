@@ -8,8 +8,8 @@ import pytest
 from assets.evaluation.metrics import catalogue
 from assets.evaluation.metrics.base import METRICS, score
 from assets.experiments import scores as scoring
+from assets.experiments.records import read_outcomes, to_record
 from assets.experiments.scores import Rescored, rescore, score_trials
-from assets.experiments.trials import read_outcomes, to_record
 from resources.errors import LeaseHeldError, PermanentError
 from tests.unit.experiment_world import ScriptedAnswerer, World, files, variant
 

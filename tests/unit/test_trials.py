@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
+from assets.experiments.planning import plan_trials
+from assets.experiments.records import read_outcomes
 from assets.experiments.scores import score_trials
-from assets.experiments.trials import plan_trials, read_outcomes
 from resources.errors import BudgetExceededError, PermanentError, StaleLeaseError, TransientError
 from resources.platform import Platform
 from tests.unit.experiment_world import FakeSearch, ScriptedAnswerer, World, files, variant, with_config

@@ -2,7 +2,10 @@
 
 from collections.abc import Callable
 
-from assets.experiments.variants import baseline, choices, expand, register_variants
+import pytest
+
+from assets.experiments.variants import baseline, expand, register_variants
+from resources.errors import ConfigError
 from resources.platform import Platform
 from tests.unit.experiment_world import EXPERIMENT, PROMPT, files
 
@@ -21,7 +24,20 @@ def test_grid_spans_every_combination(make_platform: Callable[..., Platform]) ->
 
 def test_value_named_twice_counts_once(make_platform: Callable[..., Platform]) -> None:
     platform = make_platform(**files(grid={**EXPERIMENT["grid"], "k": [1, 1]}))
-    assert len(list(choices(platform.config.experiments["trial-run"]))) == 2
+    assert len(platform.config.experiments["trial-run"].choices()) == 2
+
+
+def test_only_named_points_are_compared(make_platform: Callable[..., Platform]) -> None:
+    baseline = EXPERIMENT["baseline"]
+    other = {**baseline, "k": 2}
+    platform = make_platform(**files(variants=[other, baseline, other]))
+    experiment = platform.config.experiments["trial-run"]
+    names = [variant.name for variant in expand(platform.config, platform.models, experiment)]
+    assert names == ["main/plain/vector/k2/extractive", "main/plain/vector/k1/extractive"]
+    with pytest.raises(ConfigError, match="the baseline .* is not among them"):
+        make_platform(**files(variants=[other]))
+    with pytest.raises(ConfigError, match=r"variants\[1\]\.k is 50, which is not in grid\.k"):
+        make_platform(**files(variants=[baseline, {**baseline, "k": 50}]))
 
 
 def test_baseline_is_one_of_the_variants(make_platform: Callable[..., Platform]) -> None:

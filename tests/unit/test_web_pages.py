@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from resources.sources.base import safe_path
@@ -72,12 +72,14 @@ def test_the_spelling_is_stable_and_the_path_is_safe(url: str) -> None:
 
 
 @given(_urls, _urls)
+@example("http://example.com/0?q=0", "http://example.com//0?q=0")
 def test_urls_of_one_depth_share_a_path_only_by_an_added_ending(first: str, second: str) -> None:
     one, two = canonical_url(first), canonical_url(second)
     assert one is not None
     assert two is not None
     if one != two and stem_of(one) == stem_of(two):
-        assert "index" in stem_of(one) or "%2F" in stem_of(one)
+        empty_segment = any("//" in url.removeprefix("http://") for url in (one, two))
+        assert empty_segment or "index" in stem_of(one) or "%2F" in stem_of(one)
         assert path_of(one, ".html", tagged=True) != path_of(two, ".html", tagged=True)
 
 
