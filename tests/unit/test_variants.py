@@ -34,7 +34,7 @@ def test_only_named_points_are_compared(make_platform: Callable[..., Platform]) 
     experiment = platform.config.experiments["trial-run"]
     names = [variant.name for variant in expand(platform.config, platform.models, experiment)]
     assert names == ["main/plain/vector/k2/extractive", "main/plain/vector/k1/extractive"]
-    with pytest.raises(ConfigError, match="the baseline .* is not among them"):
+    with pytest.raises(ConfigError, match=r"the baseline .* is not among them"):
         make_platform(**files(variants=[other]))
     with pytest.raises(ConfigError, match=r"variants\[1\]\.k is 50, which is not in grid\.k"):
         make_platform(**files(variants=[baseline, {**baseline, "k": 50}]))
