@@ -24,8 +24,13 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
-from resources.offline_text import commonness_weight, stem, words
+from resources.offline_languages import ENGLISH, Language, language_of
+from resources.offline_text import words
+
+#: Covers this module and offline_languages.py; part of the fingerprint of the extractive model.
+CODE_VERSION = "2"
 
 
 def _word_set(text: str) -> frozenset[str]:
@@ -43,10 +48,6 @@ _RANK_BONUS = 0.04
 _LENGTH_PENALTY = 0.05
 #: In a question, a word that names a thing counts this many times: another product's sentence is no answer.
 _NAME_WEIGHT = 2.0
-#: Below this support the passages are taken not to hold the answer. Chosen on the same half; on the other half it
-#: refuses with F1 0.85 where the passage with the answer is missing, and 0.44 on SQuAD 2.0's unanswerable questions,
-#: which are written to share all words with a passage that does not answer them; it refuses a quarter of the others.
-ABSTAIN_BELOW = 0.6
 #: A further sentence must come this near to the best one.
 _FURTHER_SHARE = 0.8
 _DEFAULT_SENTENCES = 2
@@ -57,7 +58,9 @@ _NUMBER_WORDS = {"one": 1, "a single": 1, "two": 2, "three": 3, "four": 4, "five
 _SENTENCE_LIMIT = re.compile(rf"\b({'|'.join(_NUMBER_WORDS)}|\d{{1,2}}) sentences?\b", re.IGNORECASE)
 _SHORT = re.compile(r"\b(?:exact words|short answer)\b", re.IGNORECASE)
 
-_BOUNDARY = re.compile(r"(?<=[.!?])[\"'”’)\]]*\s+(?=[\"'“‘(\[*_`]*[^\W_a-z])")
+_BOUNDARY = re.compile(
+    r"(?<=[.!?])[\"'”’)\]]*\s+(?=[\"'“‘(\[*_`]*[^\W_a-z])|(?<=[。！？])[”’」』）]*|(?<=[।॥؟۔])[\"'”’)\]]*\s+"
+)
 _ABBREVIATION = re.compile(
     r"(?:\b(?:[A-Za-z]|e\.g|i\.e|approx|ca|cf|Dr|Mr|Mrs|Ms|St|No|Nr|vs|Fig|Prof|Jr|Sr|Inc|Ltd|etc))\.$"
 )
@@ -83,7 +86,9 @@ _QUESTION_WORDS = _word_set(
 #: Words of a question that name a thing: capitals inside it, or digits.
 _NAME = re.compile(r"(?<=[^.?!] )\b[A-ZÄÖÜ][\w-]*|\b\w*\d\w*\b")
 _SPAN_TOKEN = re.compile(r"[€$£]?[^\W_]+(?:[.,:'’/-][^\W_]+)*(?:\s?[%°€]C?)?")
-_CLAUSE_END = re.compile(r"[,;:()\"“”—–|]")
+#: The same where no spaces are set: one character, or a number or Latin word whole.
+_SPAN_CHARACTER = re.compile(r"[€$£]?\d+(?:[.,:/]\d+)*\s?[%°]?|[A-Za-z]+|[^\W_]")
+_CLAUSE_END = re.compile(r"[,;:()\"“”—–|，；：（）、。！？।،؛؟]")
 _SPAN_WORDS = 6
 _LEADING = (_QUESTION_WORDS - {"one"}) | _word_set("so but then they he she their his her into")
 _LIMITING = _word_set(
@@ -109,6 +114,7 @@ class _Question:
     stems: tuple[str, ...]
     kind: str
     names: frozenset[str]
+    language: Language = ENGLISH
 
 
 def answer(messages: Sequence[Mapping[str, str]]) -> str:
@@ -125,7 +131,7 @@ def answer(messages: Sequence[Mapping[str, str]]) -> str:
     if not scored:
         return refusal[1] if refusal else "There is nothing to answer from."
     best = scored[0][0]
-    if refusal and support(question, scored[0][1]) < ABSTAIN_BELOW:
+    if refusal and support(question, scored[0][1]) < question.language.enough:
         return refusal[1]
     if _SHORT.search(system):
         sentence = scored[0][1]
@@ -159,10 +165,19 @@ def _read(user: str) -> tuple[_Question, list[_Sentence]]:
 
 
 def _parse_question(text: str) -> _Question:
-    lower = words(text)
-    stems = tuple(dict.fromkeys(stem(word) for word in lower if word not in _QUESTION_WORDS))
-    names = frozenset(stem(word.lower()) for word in _NAME.findall(text))
-    return _Question(text, stems or tuple(dict.fromkeys(map(stem, lower))), _kind(lower), names)
+    language = language_of(text)
+    if language is ENGLISH:
+        lower = words(text)
+        stems = tuple(dict.fromkeys(language.stem(word) for word in lower if word not in _QUESTION_WORDS))
+        names = frozenset(language.stem(word.lower()) for word in _NAME.findall(text))
+        return _Question(text, stems or tuple(dict.fromkeys(map(language.stem, lower))), _kind(lower), names)
+    lower = language.words(text)
+    stems = tuple(dict.fromkeys(language.stem(word) for word in lower if not language.tells_nothing(word)))
+    named = [word for word in text.split()[1:] if word[0].isupper()] if language.capitals else []
+    names = {stem for word in named for stem in language.stems(word)}
+    names |= {language.stem(word) for word in lower if _NUMBER.search(word)}
+    stems = stems or tuple(dict.fromkeys(map(language.stem, lower)))
+    return _Question(text, stems, language.kind(text), frozenset(names), language)
 
 
 def _kind(lower: list[str]) -> str:
@@ -271,19 +286,20 @@ def score_sentences(question: _Question, sentences: Sequence[_Sentence]) -> list
     partial credit for words of its headings and of the sentence before it, and small bonuses for adjacent pairs,
     for holding the kind of thing asked for, and for the rank of its passage.
     """
-    stems = [[stem(word) for word in words(sentence.text)] for sentence in sentences]
+    language = question.language
+    stems = [language.stems(sentence.text) for sentence in sentences]
     sets = [set(own) for own in stems]
     frequency = Counter(item for own in sets for item in own)
     weights = {
-        item: commonness_weight(item) * math.log(1 + (len(sentences) + 1) / (0.5 + frequency[item]))
+        item: language.weight(item) * math.log(1 + (len(sentences) + 1) / (0.5 + frequency[item]))
         for item in question.stems
     }
     total = math.fsum(weights.values()) or 1.0
     pairs = list(zip(question.stems, question.stems[1:], strict=False))
     scored: list[tuple[float, int]] = []
     for at, sentence in enumerate(sentences):
-        context = {stem(word) for word in words(sentence.context)}
-        neighbour = {stem(word) for word in words(sentence.neighbour)}
+        context = set(language.stems(sentence.context))
+        neighbour = set(language.stems(sentence.neighbour))
         matched = 0.0
         for item, weight in weights.items():
             if item in sets[at]:
@@ -307,12 +323,13 @@ def score_sentences(question: _Question, sentences: Sequence[_Sentence]) -> list
 
 def support(question: _Question, sentence: _Sentence) -> float:
     """Share of what the question tells that the sentence, its headings and the one before it speak of; 0 to 1."""
+    language = question.language
     own, context, neighbour = (
-        {stem(word) for word in words(text)} for text in (sentence.text, sentence.context, sentence.neighbour)
+        set(language.stems(text)) for text in (sentence.text, sentence.context, sentence.neighbour)
     )
     total = matched = 0.0
     for item in question.stems:
-        weight = commonness_weight(item) * (_NAME_WEIGHT if item in question.names else 1.0)
+        weight = language.weight(item) * (_NAME_WEIGHT if item in question.names else 1.0)
         total += weight
         if item in own:
             matched += weight
@@ -326,12 +343,19 @@ def support(question: _Question, sentence: _Sentence) -> float:
 
 def _has_kind(question: _Question, text: str) -> bool:
     lower = set(words(text))
-    if question.kind == "number":
-        return bool(_NUMBER.search(text)) or not lower.isdisjoint(_SMALL_NUMBERS)
-    if question.kind == "time":
-        return bool(_NUMBER.search(text)) or not lower.isdisjoint(_TIME_WORDS)
+    if question.kind in ("number", "time"):
+        if _NUMBER.search(text) or not lower.isdisjoint(_counting(question)):
+            return True
+        return not question.language.small_numbers.isdisjoint(text) if question.language.code == "zh" else False
     asked = set(words(question.text))
     return any(word.lower() not in asked for word in re.findall(r"(?<!^)(?<![.!?] )\b[^\W\d_a-z]\w+", text))
+
+
+def _counting(question: _Question) -> frozenset[str]:
+    """Words that count, or that tell a time where one is asked for."""
+    if question.language is ENGLISH:
+        return _SMALL_NUMBERS if question.kind == "number" else _TIME_WORDS
+    return question.language.small_numbers
 
 
 def _shown(question: _Question, sentence: _Sentence) -> str:
@@ -344,7 +368,8 @@ def _shown(question: _Question, sentence: _Sentence) -> str:
 
 
 def _overlap(question: _Question, text: str) -> float:
-    return math.fsum(commonness_weight(item) for item in {stem(word) for word in words(text)} & set(question.stems))
+    language = question.language
+    return math.fsum(language.weight(item) for item in set(language.stems(text)) & set(question.stems))
 
 
 def _span(question: _Question, sentence: _Sentence) -> str:
@@ -356,12 +381,11 @@ def _span(question: _Question, sentence: _Sentence) -> str:
     if sentence.cells:
         rest = sentence.cells[1:] or sentence.cells
         return max(rest, key=lambda pair: _overlap(question, pair[0]))[1]
-    tokens = list(_SPAN_TOKEN.finditer(sentence.text))
-    known = [at for at, token in enumerate(tokens) if stem(token[0].lower()) in question.stems]
+    tokens, known = _tokens(question, sentence.text)
     if not known or len(known) == len(tokens):
         return sentence.text
     best, best_score = sentence.text, -math.inf
-    for first, last in _runs(question, sentence.text, tokens):
+    for first, last in _runs(question, sentence.text, tokens, set(known)):
         score = _span_score(question, tokens, known, first, last)
         if score > best_score:
             first, last = _narrowed(question, tokens, first, last)
@@ -369,17 +393,34 @@ def _span(question: _Question, sentence: _Sentence) -> str:
     return best
 
 
-def _runs(question: _Question, text: str, tokens: list[re.Match[str]]) -> Iterator[tuple[int, int]]:
+def _tokens(question: _Question, text: str) -> tuple[list[re.Match[str]], list[int]]:
+    """What spans are made of, and which of them the question has."""
+    language = question.language
+    if language.code != "zh":
+        tokens = list(_SPAN_TOKEN.finditer(text) if language is ENGLISH else language.tokens(text))
+        return tokens, [at for at, token in enumerate(tokens) if language.stem(token[0].lower()) in question.stems]
+    tokens = list(_SPAN_CHARACTER.finditer(text))
+    single = [token[0].lower() for token in tokens]
+    known = {at for at, token in enumerate(single) if token in question.stems}
+    for at, pair in enumerate(pairwise(single)):
+        if "".join(pair) in question.stems:
+            known |= {at, at + 1}
+    return tokens, sorted(known)
+
+
+def _runs(question: _Question, text: str, tokens: list[re.Match[str]], known: set[int]) -> Iterator[tuple[int, int]]:
+    leading = _LEADING if question.language is ENGLISH else question.language.function
+    trailing = _TRAILING if question.language is ENGLISH else question.language.function
     start = 0
     for at in range(len(tokens) + 1):
-        closed = at == len(tokens) or stem(tokens[at][0].lower()) in question.stems
+        closed = at == len(tokens) or at in known
         gap = at > start and not closed and re.search(_CLAUSE_END, text[tokens[at - 1].end() : tokens[at].start()])
         if not (closed or gap):
             continue
         first, last = start, at - 1
-        while first <= last and tokens[first][0].lower() in _LEADING:
+        while first <= last and tokens[first][0].lower() in leading:
             first += 1
-        while last >= first and tokens[last][0].lower() in _TRAILING:
+        while last >= first and tokens[last][0].lower() in trailing:
             last -= 1
         if first <= last:
             yield first, last
@@ -391,6 +432,8 @@ def _narrowed(question: _Question, tokens: list[re.Match[str]], first: int, last
 
     def counts(at: int) -> bool:
         word = tokens[at][0].lower()
+        if question.language is not ENGLISH:
+            return bool(_NUMBER.search(word)) or word in question.language.small_numbers
         return bool(_NUMBER.search(word)) or word in _SMALL_NUMBERS or (question.kind == "time" and word in _TIME_WORDS)
 
     numbers = [at for at in range(first, last + 1) if counts(at)] if question.kind in ("number", "time") else []
@@ -401,20 +444,23 @@ def _narrowed(question: _Question, tokens: list[re.Match[str]], first: int, last
         start -= 1
     while end < last and (counts(end + 1) or (end + 2 <= last and counts(end + 2) and tokens[end + 1][0] in _JOINING)):
         end += 1
-    if end < last and tokens[end + 1][0].lower() not in _TRAILING:
+    if end < last and tokens[end + 1][0].lower() not in (_TRAILING | question.language.function):
         end += 1
     return start, end
 
 
 def _span_score(question: _Question, tokens: list[re.Match[str]], known: list[int], first: int, last: int) -> float:
+    language = question.language
+    numbers = _SMALL_NUMBERS | language.small_numbers
     inside = [token[0] for token in tokens[first : last + 1]]
     near = math.fsum(
-        commonness_weight(stem(tokens[at][0].lower())) / (1 + min(abs(at - first), abs(at - last))) for at in known
+        language.weight(language.stem(tokens[at][0].lower())) / (1 + min(abs(at - first), abs(at - last)))
+        for at in known
     )
-    tells = max(commonness_weight(stem(word.lower())) for word in inside)
+    tells = max(language.weight(language.stem(word.lower())) for word in inside)
     score = near + 0.5 * tells - 0.05 * max(0, len(inside) - _SPAN_WORDS)
     if question.kind in ("number", "time"):
-        score += 1.5 * any(_NUMBER.search(word) or word.lower() in _SMALL_NUMBERS for word in inside)
+        score += 1.5 * any(_NUMBER.search(word) or word.lower() in numbers for word in inside)
         score += 0.5 * (question.kind == "time" and any(word.lower() in _TIME_WORDS for word in inside))
     elif question.kind in ("name", "place"):
         score += 1.0 * any(word[0].isupper() for at, word in enumerate(inside) if first + at > 0)
