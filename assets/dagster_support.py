@@ -18,6 +18,7 @@ from assets.outcomes import CheckOutcome
 from resources.config import ProjectConfig
 from resources.disk import disk_full, is_full
 from resources.errors import PermanentError, TransientError
+from resources.judge_config import calibrated_judges
 from resources.postgres import describe_error, may_pass
 
 # Partitioned check specs are marked as preview; without them one partition's result would speak for all.
@@ -36,6 +37,13 @@ def datasets_of_sources(config: ProjectConfig) -> dg.StaticPartitionMapping:
     return _partition_mapping({name: dataset.sources for name, dataset in config.datasets.items()})
 
 
+def synthetic_datasets_of_sources(config: ProjectConfig) -> dg.StaticPartitionMapping:
+    """Which datasets make questions from a source."""
+    return _partition_mapping(
+        {name: dataset.sources for name, dataset in config.datasets.items() if dataset.synthetic is not None}
+    )
+
+
 def experiments_of_datasets(config: ProjectConfig) -> dg.StaticPartitionMapping:
     """Which experiments run on a dataset."""
     return _partition_mapping({name: [experiment.dataset] for name, experiment in config.experiments.items()})
@@ -49,6 +57,16 @@ def experiments_of_sources(config: ProjectConfig) -> dg.StaticPartitionMapping:
             for name, experiment in config.experiments.items()
         }
     )
+
+
+def experiments_of_judges(config: ProjectConfig) -> dg.StaticPartitionMapping | None:
+    """Which experiments the calibration of a judge matters to; None when it matters to none."""
+    calibrated = calibrated_judges(config.judges)
+    used = {
+        name: [judge for judge in experiment.judges if judge in calibrated]
+        for name, experiment in config.experiments.items()
+    }
+    return _partition_mapping(used) if any(used.values()) else None
 
 
 def _partition_mapping(upstream_of: Mapping[str, Sequence[str]]) -> dg.StaticPartitionMapping:

@@ -24,6 +24,21 @@ class Reply:
     variant: "Variant"
     variant_reason: str
 
+    @property
+    def read(self) -> Any:
+        """What a task's answer was read as: {label, probabilities}, the fields, or its text; None: unreadable."""
+        from resources.task_output import read_fields, read_label
+
+        task = self.variant.task
+        if task is None:
+            return None
+        if task.kind == "classification":
+            found = read_label(self.answer.text, task.labels)
+            return found and {"label": found[0], "probabilities": found[1]}
+        if task.kind == "extraction":
+            return read_fields(self.answer.text, task.fields)
+        return self.answer.text
+
     def to_json(self) -> dict[str, Any]:
         """Everything as JSON-able values."""
         return {
@@ -53,6 +68,7 @@ class Reply:
             "generation": self.answer.generation,
             "steps": list(self.answer.steps),
             "retrieval": self.answer.retrieval,
+            **({"task": self.variant.task.kind, "read": self.read} if self.variant.task is not None else {}),
             "usage": self.answer.usage.to_json(),
             "retrieval_seconds": self.answer.retrieval_latency,
             "generation_seconds": self.answer.generation_latency,
@@ -72,11 +88,14 @@ def answer_question(
 ) -> Reply:
     """Answer with the champion of an experiment (or the variant named) and log the interaction.
 
+    The champion of an experiment on a task without documents is given the question as its input.
+
     Args:
         labels: what the caller may see beside unlabelled sources; None: everything.
 
     Raises:
-        PermanentError: no such experiment or variant, or an empty question.
+        PermanentError: no such experiment or variant, an empty question, or a task without documents is asked to
+            answer from some of them.
         SnapshotNotFoundError: nothing is published, or the snapshot is not retained.
     """
     from assets.experiments.champion import answering_champion
@@ -111,10 +130,17 @@ def answer_question(
             champion = answering_champion(connection, config, models, config.experiments[experiment])
         chosen, reason = champion.variant, champion.reason
         snapshot = champion.snapshot if snapshot is None else snapshot
+    if chosen.task is not None and (sources or languages or snapshot is not None):
+        raise PermanentError(
+            f"{chosen.name} of {experiment} is for {chosen.task.kind} and has no documents; leave snapshot, sources and "
+            "languages out"
+        )
     answerer = Answerer(platform.database, config, models, VectorIndex(platform.database, config, models))
     filters = SearchFilter(sources=sources or None, languages=languages or None, labels=labels)
     answer = answerer.answer(chosen, question, snapshot=snapshot, filters=filters, run_id="cli:ask")
-    identity = log_interaction(platform.database, answer=answer, variant=chosen, question=question, reason=reason)
+    identity = log_interaction(
+        platform.database, answer=answer, variant=chosen, question=question, reason=reason, filters=filters
+    )
     return Reply(str(identity), question, answer, chosen, reason)
 
 
@@ -124,6 +150,15 @@ def describe(reply: Reply) -> None:
 
     answer = reply.answer
     click.secho(answer.text, bold=True)
+    task = reply.variant.task
+    if task is not None:
+        _describe_read(reply)
+        click.secho(
+            f"\n{reply.variant.name}, {task.kind} without documents; chosen: {reply.variant_reason}; "
+            f"{1000 * answer.generation_latency:.0f} ms; interaction {reply.interaction}",
+            dim=True,
+        )
+        return
     titles = {(hit.document_id, hit.start): hit for hit in answer.hits}
     for citation in answer.citations:
         hit = titles.get((citation.document_id, citation.start))
@@ -137,3 +172,22 @@ def describe(reply: Reply) -> None:
         f"{1000 * (answer.retrieval_latency + answer.generation_latency):.0f} ms; interaction {reply.interaction}",
         dim=True,
     )
+
+
+def _describe_read(reply: Reply) -> None:
+    """Print how an answer with a form was read."""
+    import click
+
+    task, read = reply.variant.task, reply.read
+    assert task is not None
+    if task.kind not in ("classification", "extraction"):
+        return
+    if read is None:
+        wanted = f"one of {', '.join(task.labels)}" if task.labels else f"an object with {', '.join(task.fields)}"
+        click.secho(f"  cannot be read: it is not {wanted}", fg="red")
+    elif task.kind == "classification":
+        sure = "" if read["probabilities"] is None else f" ({read['probabilities'][read['label']]:.0%})"
+        click.echo(f"  read as: {read['label']}{sure}")
+    else:
+        for name, value in read.items():
+            click.echo(f"  {name}: {'-' if value is None else value}")

@@ -10,10 +10,20 @@ change waits behind a gate or a running refresh instead of being forgotten.
 
 import dagster as dg
 
-from pipelines.jobs import DATASET_ASSET, DRIFT_ASSET, EXPERIMENT_ASSET, ORIGIN_TAG
+from pipelines.jobs import (
+    DATASET_ASSET,
+    DRIFT_ASSET,
+    EXPERIMENT_ASSET,
+    JUDGE_ASSET,
+    ORIGIN_TAG,
+    SHADOW_ASSET,
+    SYNTHESIS_ASSET,
+)
 from resources.config import ProjectConfig
+from resources.judge_config import calibrated_judges
 
 DRIFT_CRON = "0 4 * * *"
+SHADOW_CRON = "0 5 * * *"
 
 _AC = dg.AutomationCondition
 
@@ -49,16 +59,23 @@ def configuration_changed() -> dg.AutomationCondition:
     return _AC.code_version_changed().with_label("configuration_changed")
 
 
+def when_configuration_changed() -> dg.AutomationCondition:
+    """Once per edit of what the asset is made from: a judge, its model, its labels. It has no upstream asset."""
+    return (configuration_changed().since_last_handled() & nothing_in_progress()).with_label(
+        "when_configuration_changed"
+    )
+
+
 def no_upstream_gate_failed() -> dg.AutomationCondition:
     """Level: no blocking check of a mapped upstream partition has failed on its latest evaluation.
 
     The gate between runs: inside one run Dagster stops by itself, across runs only this does. Asked as "none failed"
     and not as ``all_deps_blocking_checks_passed()``, because a source that was never loaded has no passed check
     either and would block the others. A later pass releases what was held, even with an unchanged data version.
+    A judge that does not agree with people holds nothing: it may inform, and the experiment itself lets it decide nothing.
     """
-    return (~_AC.any_deps_match(_AC.any_checks_match(_AC.check_failed(), blocking_only=True))).with_label(
-        "no_upstream_gate_failed"
-    )
+    failed = _AC.any_deps_match(_AC.any_checks_match(_AC.check_failed(), blocking_only=True))
+    return (~failed.ignore(dg.AssetSelection.assets(JUDGE_ASSET))).with_label("no_upstream_gate_failed")
 
 
 def nothing_in_progress() -> dg.AutomationCondition:
@@ -81,13 +98,26 @@ def daily_after_refresh(cron: str, timezone: str) -> dg.AutomationCondition:
     ).with_label("daily_after_refresh")
 
 
+def daily(cron: str, timezone: str) -> dg.AutomationCondition:
+    """Once a day for every partition, when nothing upstream is being made.
+
+    Live questions change no upstream asset, so that only the clock can ask for a look at them.
+    """
+    return (_AC.cron_tick_passed(cron, timezone).since_last_handled() & nothing_in_progress()).with_label("daily")
+
+
 def automation_conditions(config: ProjectConfig, *, timezone: str = "UTC") -> dict[dg.AssetKey, dg.AutomationCondition]:
     """The condition of every asset that has one. The assets of a refresh have none: their run is requested whole."""
     conditions = {dg.AssetKey(DRIFT_ASSET): daily_after_refresh(DRIFT_CRON, timezone)}
     if config.datasets:
         conditions[dg.AssetKey(DATASET_ASSET)] = when_upstream_changed()
+    if any(dataset.synthetic for dataset in config.datasets.values()):
+        conditions[dg.AssetKey(SYNTHESIS_ASSET)] = when_upstream_changed()
+    if calibrated_judges(config.judges):
+        conditions[dg.AssetKey(JUDGE_ASSET)] = when_configuration_changed()
     if config.experiments:
         conditions[dg.AssetKey(EXPERIMENT_ASSET)] = when_upstream_changed()
+        conditions[dg.AssetKey(SHADOW_ASSET)] = daily(SHADOW_CRON, timezone)
     return conditions
 
 

@@ -10,7 +10,22 @@ from typing import Any, TypeVar
 
 import click
 
-from pipelines.commands import asking, comparing, datasets, erasing, experiments, indexes, lifecycle, prompts, sources
+from pipelines.commands import (
+    arena,
+    asking,
+    blueprints,
+    comparing,
+    datasets,
+    erasing,
+    experiments,
+    exporting,
+    indexes,
+    judges,
+    lifecycle,
+    prompts,
+    sources,
+    synthesis,
+)
 from resources.errors import GenaiopsError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -52,6 +67,7 @@ def main(project: str | None) -> None:
       genaiops ask "question"       answer from the published index, with citations
       genaiops dev                  open the Dagster UI on the same state
       genaiops demo --source DIR    the same for a folder of your own
+      genaiops new --list           experiments to begin with
 
     State (embedded PostgreSQL, Dagster's home, reports) lives in .genaiops/; configuration in data/.
     """
@@ -59,7 +75,22 @@ def main(project: str | None) -> None:
         os.environ["GENAIOPS_PROJECT"] = project
 
 
-for _module in (asking, comparing, datasets, erasing, experiments, indexes, lifecycle, prompts, sources):
+for _module in (
+    arena,
+    asking,
+    blueprints,
+    comparing,
+    datasets,
+    erasing,
+    experiments,
+    exporting,
+    indexes,
+    judges,
+    lifecycle,
+    prompts,
+    sources,
+    synthesis,
+):
     for _command in _module.COMMANDS:
         main.add_command(_command)
 

@@ -18,9 +18,12 @@ gc.freeze()
 from assets.chunks.assets import build_assets as build_chunks
 from assets.corpus.assets import build_assets as build_corpus
 from assets.evaluation.assets import build_assets as build_evaluation
+from assets.evaluation.judging.assets import build_assets as build_judging
+from assets.evaluation.synthesis.assets import build_assets as build_synthesis
 from assets.experiments.assets import build_assets as build_experiments
 from assets.index.assets import build_assets as build_index
 from assets.monitoring.assets import build_assets as build_monitoring
+from assets.monitoring.shadow.assets import build_assets as build_shadow
 from pipelines.alerts import build_alert_sensor
 from pipelines.automation import automation_conditions, build_automation_sensor
 from pipelines.freshness import apply_policies, freshness_policies
@@ -49,7 +52,17 @@ def build_defs(settings: Settings | None = None, resource_overrides: Mapping[str
     config = platform.config
     made = [
         asset
-        for build in (build_corpus, build_chunks, build_index, build_evaluation, build_experiments, build_monitoring)
+        for build in (
+            build_corpus,
+            build_chunks,
+            build_index,
+            build_evaluation,
+            build_judging,
+            build_synthesis,
+            build_experiments,
+            build_monitoring,
+            build_shadow,
+        )
         for asset in build(config)
     ]
     standing = build_standing_checks(config, made)

@@ -189,6 +189,9 @@ def _print_leaderboard(console: Any, platform: Platform, experiment: str) -> Non
     from rich.markup import escape
     from rich.table import Table
 
+    from assets.evaluation.metrics.base import METRICS
+    from assets.experiments.task_board import headline
+
     with platform.database.connect() as connection:
         row = connection.execute(
             "SELECT leaderboard, recommendation FROM experiment_result WHERE experiment = %s ORDER BY result_id DESC LIMIT 1",
@@ -198,21 +201,24 @@ def _print_leaderboard(console: Any, platform: Platform, experiment: str) -> Non
         return
     board, recommendation = row
     questions = board["questions"]
+    of_task = [metric for metric in headline(board) or () if metric != board["decision_metric"]][:4]
+    asked = (
+        f"{questions['answerable']} inputs"
+        if board.get("task")
+        else f"{questions['answerable']} answerable and {questions['unanswerable']} unanswerable questions"
+    )
     console.print(
-        f"\nExperiment [bold]{experiment}[/]: {len(board['rows'])} variants on {questions['answerable']} answerable and "
-        f"{questions['unanswerable']} unanswerable questions ({board['split']} split, dataset version {board['dataset_version']})"
+        f"\nExperiment [bold]{experiment}[/]: {len(board['rows'])} variants on {asked} "
+        f"({board['split']} split, dataset version {board['dataset_version']})"
     )
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("variant", no_wrap=True)
     for title in (
-        "answer quality",
+        METRICS[board["decision_metric"]].title.lower() if board.get("task") else "answer quality",
         f"{board['confidence']:.0%} interval",
         "vs champion",
         "p (Holm)",
-        "recall",
-        "nDCG",
-        "F1",
-        "refusal F1",
+        *([METRICS[metric].title for metric in of_task] or ["recall", "nDCG", "F1", "refusal F1"]),
     ):
         table.add_column(title, justify="right")
     shown = [row for position, row in enumerate(board["rows"]) if position < LEADERBOARD_ROWS or row["champion"]]
@@ -226,9 +232,9 @@ def _print_leaderboard(console: Any, platform: Platform, experiment: str) -> Non
             f"{row['p_adjusted']:.4f}" if row["p_adjusted"] is not None else "",
             *(
                 _number(metrics[metric]["answerable"])
-                for metric in ("genaiops.recall/2", "genaiops.ndcg/2", "squad.f1/1")
+                for metric in of_task or ("genaiops.recall/2", "genaiops.ndcg/2", "squad.f1/1")
             ),
-            _number(row["refusal"]["f1"]),
+            *([] if of_task else [_number(row["refusal"]["f1"])]),
         )
     console.print(table)
     hidden = len(board["rows"]) - len(shown)

@@ -7,8 +7,11 @@ Does not belong here: when a job starts (schedules.py, sensors.py, automation.py
 | --- | --- | --- |
 | refresh_source | a source | raw_documents, chunks, embeddings, search_index |
 | build_dataset | an evaluation dataset | evaluation_dataset |
+| generate_questions | a dataset with `synthetic` | synthetic_questions |
+| calibrate_judge | a judge with labels | judge_calibration |
 | run_experiment | an experiment | scored_variants |
 | watch_drift | a day | drift_report |
+| shadow_traffic | an experiment | shadow_comparison |
 
 One partition per run: partitioned checks say nothing in a run over several.
 """
@@ -19,16 +22,23 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from resources.config import ProjectConfig
+from resources.judge_config import calibrated_judges
 
 REFRESH_ASSETS = ("raw_documents", "chunks", "embeddings", "search_index")
 DATASET_ASSET = "evaluation_dataset"
+SYNTHESIS_ASSET = "synthetic_questions"
+JUDGE_ASSET = "judge_calibration"
 EXPERIMENT_ASSET = "scored_variants"
 DRIFT_ASSET = "drift_report"
+SHADOW_ASSET = "shadow_comparison"
 
 REFRESH_JOB = "refresh_source"
 DATASET_JOB = "build_dataset"
+SYNTHESIS_JOB = "generate_questions"
+JUDGE_JOB = "calibrate_judge"
 EXPERIMENT_JOB = "run_experiment"
 DRIFT_JOB = "watch_drift"
+SHADOW_JOB = "shadow_traffic"
 
 #: Run tag the queue limits by: one run per source at a time (dagster.yaml).
 SOURCE_TAG = "genaiops/source"
@@ -78,12 +88,39 @@ def build_jobs(config: ProjectConfig) -> list[UnresolvedAssetJobDefinition]:
                 executor_def=single_step_executor(),
             )
         )
+    if any(dataset.synthetic for dataset in config.datasets.values()):
+        jobs.append(
+            dg.define_asset_job(
+                SYNTHESIS_JOB,
+                selection=dg.AssetSelection.assets(SYNTHESIS_ASSET),
+                description="Make drafts of questions for one dataset; people review them.",
+                executor_def=single_step_executor(),
+            )
+        )
+    if calibrated_judges(config.judges):
+        jobs.append(
+            dg.define_asset_job(
+                JUDGE_JOB,
+                selection=dg.AssetSelection.assets(JUDGE_ASSET),
+                description="Compare one judge with what people said; what it was asked before is not asked again.",
+                executor_def=single_step_executor(),
+            )
+        )
     if config.experiments:
         jobs.append(
             dg.define_asset_job(
                 EXPERIMENT_JOB,
                 selection=dg.AssetSelection.assets(EXPERIMENT_ASSET),
                 description="Score the variants of one experiment; trials already made are not repeated.",
+                executor_def=single_step_executor(),
+            )
+        )
+    if any(experiment.index_names for experiment in config.experiments.values()):
+        jobs.append(
+            dg.define_asset_job(
+                SHADOW_JOB,
+                selection=dg.AssetSelection.assets(SHADOW_ASSET),
+                description="Ask the newest live questions again, of the champion and of the variant that might replace it.",
                 executor_def=single_step_executor(),
             )
         )

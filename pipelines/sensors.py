@@ -24,10 +24,13 @@ from pipelines.jobs import (
     EXPERIMENT_ASSET,
     EXPERIMENT_JOB,
     FINGERPRINT_TAG,
+    JUDGE_ASSET,
     ORIGIN_TAG,
     REFRESH_ASSETS,
     REFRESH_JOB,
     SOURCE_TAG,
+    SYNTHESIS_ASSET,
+    SYNTHESIS_JOB,
     refresh_request,
 )
 from pipelines.recovery import fail_abandoned_runs
@@ -213,7 +216,7 @@ def build_reconcile(config: ProjectConfig, jobs: Sequence[UnresolvedAssetJobDefi
 
     @dg.sensor(
         name=RECONCILE,
-        jobs=[job for job in jobs if job.name in (REFRESH_JOB, DATASET_JOB, EXPERIMENT_JOB)],
+        jobs=[job for job in jobs if job.name in (REFRESH_JOB, DATASET_JOB, SYNTHESIS_JOB, EXPERIMENT_JOB)],
         minimum_interval_seconds=300,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Makes what is behind its upstreams, repairs damaged documents (once per state), ends lost runs.",
@@ -226,6 +229,7 @@ def build_reconcile(config: ProjectConfig, jobs: Sequence[UnresolvedAssetJobDefi
         found = [
             *find_behind(context.instance, context.repository_def.asset_graph, config),
             *_damaged(platform),
+            *_unbuilt(platform),
         ]
         requested: set[tuple[str, str]] = set()
         for item in found:
@@ -245,6 +249,7 @@ def find_behind(instance: dg.DagsterInstance, graph: BaseAssetGraph, config: Pro
     jobs = {
         **dict.fromkeys(REFRESH_ASSETS[1:], REFRESH_JOB),
         DATASET_ASSET: DATASET_JOB,
+        SYNTHESIS_ASSET: SYNTHESIS_JOB,
         EXPERIMENT_ASSET: EXPERIMENT_JOB,
     }
     present = graph.get_all_asset_keys()
@@ -277,6 +282,8 @@ def _state_if_behind(
     for parent, names in upstreams:
         made = {name: record for name in sorted(names) if (record := _newest(instance, parent, name))}
         if not made or _gate_failed(instance, graph, parent, list(made)):
+            if parent.to_user_string() == JUDGE_ASSET:
+                continue  # a judge may inform without having been compared with people
             return None  # nothing to be made from yet, or held by a gate
         current = {name: _version(record) for name, record in made.items()}
         versions[parent.to_user_string()] = current
@@ -339,6 +346,8 @@ def _upstreams(graph: BaseAssetGraph, key: dg.AssetKey, partition: str) -> list[
 def _partitions(config: ProjectConfig, asset: str) -> list[str]:
     if asset == DATASET_ASSET:
         return list(config.datasets)
+    if asset == SYNTHESIS_ASSET:
+        return [name for name, dataset in config.datasets.items() if dataset.synthetic is not None]
     return list(config.experiments if asset == EXPERIMENT_ASSET else config.sources)
 
 
@@ -348,6 +357,24 @@ def _damaged(platform: Platform) -> list[Behind]:
         Behind(REFRESH_JOB, REFRESH_ASSETS[-1], row["source"], f"damaged-{row['index']}-{row['found']}")
         for row in damaged_documents(platform)
         if row["source"] in platform.config.sources
+    ]
+
+
+def _unbuilt(platform: Platform) -> list[Behind]:
+    """Loaded sources that an index of an experiment does not show yet: an experiment derived it since their last refresh.
+
+    Asked once for each set of indexes and their settings; the experiment follows when the index has changed.
+    """
+    from assets.experiments.readiness import unbuilt_sources
+
+    config = platform.config
+    with platform.database.connect() as connection:
+        loaded = {source for (source,) in connection.execute("SELECT DISTINCT source FROM source_revision")}
+        wanted = unbuilt_sources(connection, platform, list(config.experiments))
+    return [
+        Behind(REFRESH_JOB, REFRESH_ASSETS[-1], source, f"unbuilt-{state}")
+        for source, state in wanted.items()
+        if source in loaded
     ]
 
 

@@ -12,10 +12,13 @@ Does not belong here: what is configured under the data directory (resources/con
 | GENAIOPS_UI_URL | address of the UI, for links in alerts | http://127.0.0.1:3000 |
 | GENAIOPS_TIMEZONE | time zone of the schedules | UTC |
 | GENAIOPS_NOTIFY_URLS | where alerts go (apprise URLs) | a log file |
+| MLFLOW_TRACKING_URI | MLflow server that results are exported to (docs/mlflow.md); may hold a password | none |
+| GENAIOPS_MLFLOW_NAMESPACE | beginning of the names of experiments and prompts there | genaiops |
 | GENAIOPS_DAGSTER_YAML | how Dagster runs, e.g. deploy/ray/dagster.yaml | dagster.yaml of the checkout |
 """
 
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,6 +26,7 @@ from pathlib import Path
 
 from resources.config import load_config
 from resources.errors import ConfigError
+from resources.mlflow_export import Tracking
 from resources.platform import Platform
 from resources.postgres import Database, dagster_url, start_embedded
 
@@ -32,7 +36,12 @@ DEFAULT_UI_URL = "http://127.0.0.1:3000"
 
 @dataclass(frozen=True)
 class Settings:
-    """Where things are. ``database_url`` is None for the embedded server; it may hold a password: not shown."""
+    """Where things are.
+
+    Attributes:
+        database_url: None for the embedded server; it may hold a password: not shown.
+        tracking: the MLflow server results are exported to, or None.
+    """
 
     data_dir: Path
     state_dir: Path
@@ -40,6 +49,7 @@ class Settings:
     ui_url: str = DEFAULT_UI_URL
     timezone: str = "UTC"
     dagster_yaml: Path = CHECKOUT / "dagster.yaml"
+    tracking: Tracking | None = None
 
     @property
     def dagster_home(self) -> Path:
@@ -68,6 +78,7 @@ class Settings:
             database=Database(self.database_address),
             artifacts=self.artifacts,
             ui_url=self.ui_url,
+            tracking=self.tracking,
         )
 
 
@@ -95,7 +106,18 @@ def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         ui_url=environment.get("GENAIOPS_UI_URL") or DEFAULT_UI_URL,
         timezone=environment.get("GENAIOPS_TIMEZONE") or "UTC",
         dagster_yaml=_dagster_yaml(environment.get("GENAIOPS_DAGSTER_YAML")),
+        tracking=_tracking(environment),
     )
+
+
+def _tracking(environment: Mapping[str, str]) -> Tracking | None:
+    uri = environment.get("MLFLOW_TRACKING_URI")
+    namespace = environment.get("GENAIOPS_MLFLOW_NAMESPACE") or "genaiops"
+    if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_-]{0,62}", namespace):
+        raise ConfigError(
+            f"GENAIOPS_MLFLOW_NAMESPACE: {namespace!r} cannot begin a name there; use letters, digits, - and _"
+        )
+    return Tracking(uri, namespace) if uri else None
 
 
 def _dagster_yaml(named: str | None) -> Path:

@@ -28,7 +28,7 @@ def collect(platform: Platform) -> dict[str, Any]:
             """SELECT s.index_name, s.serving, s.head, s.held_by, s.held_reason, p.published_at, p.counts, p.sources,
                       (SELECT count(*) FROM index_snapshot n WHERE n.index_name = s.index_name) AS retained
                FROM index_state s LEFT JOIN index_snapshot p ON p.index_name = s.index_name AND p.snapshot = s.serving
-               WHERE s.head > 0 ORDER BY 1"""
+               WHERE s.serving > 0 ORDER BY 1"""
         )
         datasets = rows(
             "SELECT DISTINCT ON (dataset) dataset, version, counts, created_at FROM evaluation_dataset ORDER BY dataset, version DESC"

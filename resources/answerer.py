@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from resources.vector_index import SearchFilter, SearchHit, SearchResult
 
 __all__ = [
-    "Answer", "Answerer", "Citation", "Restored", "Variant", "build_variant", "is_refusal", "parse_citations",
+    "Answer", "Answerer", "Citation", "Restored", "Variant", "build_variant", "is_refusal", "no_search", "parse_citations",
     "restore_variant", "strip_citations",
 ]  # fmt: skip
 
@@ -51,7 +51,7 @@ class Answer:
 
     Attributes:
         text: as the model gave it, citation marks included (``strip_citations`` removes them).
-        refused: the model said that the documents do not hold the answer.
+        refused: the model said that the documents do not hold the answer; never for a task without documents.
         citations: passages named by marks that exist and were shown, in order of first mention; empty when refused.
         messages: what was sent to the model, at the last step.
         usage: of the model calls that were really made, retrieval's included, also when they came from the memo.
@@ -102,6 +102,8 @@ class Answerer:
             SnapshotNotFoundError: nothing is published, or the snapshot is not retained.
             GenaiopsError: a model did not answer; see ``Chat.complete``.
         """
+        if variant.task is not None:
+            return self.perform(variant, question, run_id=run_id)
         question = printable(question)
         options: dict[str, Any] = {**variant.search_options, "filters": narrowed(variant.filters, filters)}
         result = self.retriever.retrieve(
@@ -116,8 +118,17 @@ class Answerer:
         )
         return self.generate(variant, question, result, run_id=run_id)
 
+    def perform(self, variant: Variant, text: str, *, run_id: str) -> Answer:
+        """Give a text to a variant for a task without documents.
+
+        Raises:
+            ConfigError: the prompt's template is wrong.
+            GenaiopsError: a model did not answer; see ``Chat.complete``.
+        """
+        return self.generate(variant, printable(text), no_search(), run_id=run_id)
+
     def generate(self, variant: Variant, question: str, result: "SearchResult", *, run_id: str) -> Answer:
-        """Answer from what was retrieved.
+        """Answer from what was retrieved; of a task without documents, from the input alone.
 
         Every call is memoised by the rendered messages, the model and its parameters, so it is paid once. The steps of a
         chain are asked one after the other; the answer of one is quoted in the prompts after it.
@@ -135,14 +146,18 @@ class Answerer:
         steps: list[str] = []
         usage, latency = getattr(result, "usage", Usage()), 0.0
         for step in (*variant.prompt.chain, None):
-            messages = render(variant.prompt, question, shown.passages, examples=shown.examples, step=step, said=said)
+            messages = render(
+                variant.prompt, question, shown.passages,
+                examples=shown.examples, step=step, said=said, task=variant.task,
+            )  # fmt: skip
             key, generated = self._ask(variant, messages, run_id, documents)
             usage, latency = generated.usage + usage, latency + generated.latency
             if step is None:
                 break
             said[step.name] = generated.text
             steps.append(key)
-        refused = is_refusal(generated.text, variant.prompt.refusal)
+        # whoever asks for a label or a translation gets one or nothing; there are no documents that could not say
+        refused = variant.task is None and is_refusal(generated.text, variant.prompt.refusal)
         return Answer(
             text=generated.text,
             refused=refused,
@@ -164,6 +179,13 @@ class Answerer:
     ) -> tuple[str, ChatResult]:
         chat = self._models.chat(variant.model)
         return self._memo.complete(chat, messages, run_id, documents=documents, extra=variant.request_parameters)
+
+
+def no_search() -> "SearchResult":
+    """What a task without documents retrieves."""
+    from resources.vector_index import SearchResult
+
+    return SearchResult("", 0, "", (), 0.0)
 
 
 def _numbers(shown: Assembled) -> set[int]:

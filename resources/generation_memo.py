@@ -23,6 +23,16 @@ from resources.prompt_store import printable
 FORM_TRIES = 3
 
 
+def request_key(
+    chat: Chat, messages: Sequence[Mapping[str, str]], extra: Mapping[str, Any] | None = None, draw: int = 0
+) -> str:
+    """Fingerprint of a request: all that can change its answer, and the number of the draw."""
+    request: dict[str, Any] = {"model": chat.fingerprint, "messages": messages}
+    request |= {"extra": dict(extra)} if extra else {}
+    request |= {"draw": draw} if draw else {}
+    return fingerprint(request)
+
+
 class GenerationMemo:
     """Asks chat models and remembers what they said; safe to use from several threads."""
 
@@ -58,10 +68,7 @@ class GenerationMemo:
             ModelResponseError: the answer had not the wanted form, ``tries`` times.
             GenaiopsError: the model did not answer; see ``Chat.complete``. Nothing is stored then.
         """
-        request: dict[str, Any] = {"model": chat.fingerprint, "messages": messages}
-        request |= {"extra": dict(extra)} if extra else {}
-        request |= {"draw": draw} if draw else {}
-        key = fingerprint(request)
+        key = request_key(chat, messages, extra, draw)
         with self._locks.hold(key):
             known = self._stored(key)
             if known is None:

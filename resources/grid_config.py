@@ -5,7 +5,7 @@ Does not belong here: the rest of an experiment file (experiment_config.py), and
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -24,6 +24,7 @@ from resources.index_config import (
     RetrievalConfig,
     TranslateConfig,
 )
+from resources.index_patches import IndexAxes, IndexEntry
 from resources.prompt_config import PromptReference, check_parameters, names_label, split_reference
 
 if TYPE_CHECKING:
@@ -153,18 +154,26 @@ def _short(key: str, value: Any) -> str:
 
 
 class VariantChoice(Grown):
-    """One point of the grid; patches go by their names, None for none."""
+    """One point of the grid; patches go by their names, None for none.
 
-    LATER: ClassVar[tuple[str, ...]] = ("retrieval", "filters", "context")
+    A task without documents has neither index nor search mode nor k.
+    """
 
-    index: Name
+    LATER: ClassVar[tuple[str, ...]] = ("retrieval", "filters", "context", "index", "search_mode", "k")
+
+    index: Name | None = None
     prompt: PromptReference
-    search_mode: SearchMode
-    k: Passages
+    search_mode: SearchMode | None = None
+    k: Passages | None = None
     model: Name | ModelChoice
     retrieval: Name | None = None
     filters: Name | None = None
     context: Name | None = None
+
+    @model_validator(mode="after")
+    def _searches_or_not(self) -> "VariantChoice":
+        _all_or_none({"index": self.index, "search_mode": self.search_mode, "k": self.k})
+        return self
 
     @property
     def model_name(self) -> str:
@@ -173,25 +182,46 @@ class VariantChoice(Grown):
 
     @property
     def name(self) -> str:
-        """``index/prompt/search mode/k/model``, and what differs from the index's and the model's own settings."""
+        """``index/prompt/search mode/k/model``, and what differs from the index's and the model's own settings.
+
+        ``prompt/model`` where nothing is searched.
+        """
         own = self.model.short if isinstance(self.model, ModelChoice) else None
         extra = "".join(f"+{part}" for part in (self.retrieval, self.filters, self.context, own) if part)
+        if self.index is None:
+            return f"{self.prompt}/{self.model_name}{extra}"
         return f"{self.index}/{self.prompt}/{self.search_mode}/k{self.k}/{self.model_name}{extra}"
+
+
+def _all_or_none(searching: Mapping[str, Any]) -> None:
+    """Refuse half of a search setting.
+
+    Raises:
+        ValueError: naming what is missing.
+    """
+    missing = [key for key, value in searching.items() if not value]
+    if missing and len(missing) < len(searching):
+        raise ValueError(
+            f"{', '.join(missing)} is missing; give {', '.join(searching)} to search an index, or none of them for a task "
+            "without documents"
+        )
 
 
 class VariantGrid(Grown):
     """The axes an experiment spans; every combination is one variant.
 
-    An entry of ``retrieval``, ``filters`` or ``context`` that has only a name stands for "as it is without".
+    An entry of ``retrieval``, ``filters`` or ``context`` that has only a name stands for "as it is without". A task without
+    documents has neither index nor search mode nor k.
     """
 
-    LATER: ClassVar[tuple[str, ...]] = ("retrieval", "filters", "context")
+    LATER: ClassVar[tuple[str, ...]] = ("retrieval", "filters", "context", "index_axes")
     PATCHES: ClassVar[tuple[str, ...]] = ("retrieval", "filters", "context")
 
-    index: list[Name] = Field(min_length=1)
+    index: list[IndexEntry] = Field(default=[], description="Names; when a file is read, patches become names, too.")
+    index_axes: IndexAxes | None = Field(default=None, description="Further indexes, every combination; also resolved.")
     prompt: list[PromptReference] = Field(min_length=1)
-    search_mode: list[SearchMode] = Field(min_length=1)
-    k: list[Passages] = Field(min_length=1)
+    search_mode: list[SearchMode] = Field(default=[])
+    k: list[Passages] = Field(default=[])
     model: list[Name | ModelChoice] = Field(min_length=1)
     retrieval: list[RetrievalPatch] = Field(default=[])
     filters: list[FilterConfig] = Field(default=[])
@@ -215,13 +245,33 @@ class VariantGrid(Grown):
                 raise ValueError(f"{axis}: {', '.join(plain)} all change nothing; keep one")
         return self
 
+    @model_validator(mode="after")
+    def _searches_or_not(self) -> "VariantGrid":
+        _all_or_none({"index": self.index or self.index_axes, "search_mode": self.search_mode, "k": self.k})
+        return self
+
+    @property
+    def derives(self) -> bool:
+        """Whether it varies what an index is made of, so that its indexes have no names yet (index_patches.py)."""
+        return self.index_axes is not None or any(not isinstance(entry, str) for entry in self.index)
+
+    @property
+    def index_names(self) -> list[str]:
+        """The indexes, each once; without those that have no name yet."""
+        return list(dict.fromkeys(entry for entry in self.index if isinstance(entry, str)))
+
+    @property
+    def searches(self) -> bool:
+        """Whether its variants search an index; those of a task without documents do not."""
+        return bool(self.search_mode)
+
     def choices(self) -> Iterator[VariantChoice]:
         """Every combination, in the order of the file; a value named twice counts once."""
         axes: dict[str, Iterable[Any]] = {
-            "index": dict.fromkeys(self.index),
+            "index": self.index_names or [None],
             "prompt": dict.fromkeys(self.prompt),
-            "search_mode": dict.fromkeys(self.search_mode),
-            "k": dict.fromkeys(self.k),
+            "search_mode": dict.fromkeys(self.search_mode or [None]),
+            "k": dict.fromkeys(self.k or [None]),
             **{axis: self.options(axis) for axis in self.PATCHES},
             "model": {_canonical(model): model for model in self.model}.values(),
         }
@@ -251,7 +301,7 @@ class VariantGrid(Grown):
         choice = self.normal(choice)
         for axis in ("index", "prompt", "search_mode", "k", "model"):
             value, allowed = getattr(choice, axis), getattr(self, axis)
-            if value not in allowed:
+            if value not in (allowed or [None]):
                 raise ValueError(f"{key}.{axis} is {value!r}, which is not in grid.{axis} {allowed}")
         for axis in self.PATCHES:
             value, allowed = getattr(choice, axis), self.options(axis)
@@ -289,7 +339,7 @@ def check_grid(path: Path, grid: VariantGrid, baseline: VariantChoice, config: "
         ConfigError: naming the file, the key, what is allowed and the nearest valid name.
     """
     chat = [model.name for model in config.models.chat]
-    for index in grid.index:
+    for index in grid.index_names:
         check_reference(path, "grid.index", index, config.indexes, "index")
     for reference in grid.prompt:
         if split_reference(reference)[1] is None:  # versions are looked up when the experiment runs

@@ -8,7 +8,7 @@ Does not belong here: reading many (assets/monitoring/interactions.py), making o
 import re
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,9 +22,18 @@ from resources.variants import record_variant
 
 if TYPE_CHECKING:
     from resources.answerer import Answer, Variant
+    from resources.vector_index import SearchFilter
 
 
-def log_interaction(database: Database, answer: "Answer", variant: "Variant", question: str, reason: str) -> uuid.UUID:
+def log_interaction(
+    database: Database,
+    answer: "Answer",
+    variant: "Variant",
+    question: str,
+    reason: str,
+    *,
+    filters: "SearchFilter | None" = None,
+) -> uuid.UUID:
     """Record a live answer and return its id.
 
     Retrieved chunks are kept by document, version, character range and score, not by text: the text stays in one
@@ -33,6 +42,8 @@ def log_interaction(database: Database, answer: "Answer", variant: "Variant", qu
 
     Args:
         reason: why this variant answered, e.g. ``champion 12``, ``baseline`` or ``asked for``.
+        filters: what the caller could see and asked for; without it the question can never be asked again on behalf of
+            the same caller.
     """
     interaction = uuid.uuid4()
     retrieved = [
@@ -54,8 +65,8 @@ def log_interaction(database: Database, answer: "Answer", variant: "Variant", qu
         connection.execute(
             """INSERT INTO interaction (interaction_id, question, answer, refused, citations, retrieved, index_name,
                                         snapshot, variant, variant_reason, generation, usage, latency, retrieval,
-                                        supplied, steps)
-               VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
+                                        supplied, steps, filters)
+               VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
             (
                 interaction,
                 question.replace("\0", ""),
@@ -73,9 +84,38 @@ def log_interaction(database: Database, answer: "Answer", variant: "Variant", qu
                 Jsonb(answer.retrieval),
                 Jsonb(supplied) if supplied else None,
                 Jsonb(list(steps)) if steps else None,
+                None if filters is None else Jsonb(conditions(filters)),
             ),
         )
     return interaction
+
+
+def conditions(filters: "SearchFilter") -> dict[str, Any]:
+    """The conditions that are set, as a JSON object; none for a caller without restriction."""
+    found = {field.name: getattr(filters, field.name) for field in fields(filters)}
+    return {
+        name: value.isoformat() if isinstance(value, datetime) else value
+        for name, value in found.items()
+        if value is not None
+    }
+
+
+def caller_filter(stored: Mapping[str, Any]) -> "SearchFilter":
+    """What ``conditions`` wrote.
+
+    Raises:
+        TypeError, ValueError: another version of the code wrote it.
+    """
+    from resources.vector_index import SearchFilter
+
+    def read(name: str, value: Any) -> Any:
+        if name in ("origin_from", "origin_before"):
+            return datetime.fromisoformat(value)
+        if name == "metadata":
+            return tuple((key, wanted) for key, wanted in value)
+        return tuple(value) if isinstance(value, list) else value
+
+    return SearchFilter(**{name: read(name, value) for name, value in stored.items()})
 
 
 Rating = Literal[-1, 0, 1]

@@ -157,6 +157,40 @@ class SentenceEmbedder:
                 tokens += self._embed_window(model, texts[start : start + WINDOW], vectors[start : start + WINDOW])
         return vectors, tokens
 
+    @property
+    def fingerprint(self) -> str:
+        """Of all that can change the vectors of tokens."""
+        return fingerprint([CODE_VERSION, self._folder.fingerprint, self._precision])
+
+    def tokens(self, texts: Sequence[str]) -> "list[np.ndarray]":
+        """For each text the contextual vectors of its tokens, float32 of shape (tokens, width of the model).
+
+        Marks of begin, end and padding are left out; so is what is longer than the model reads.
+
+        Raises:
+            ConfigError: the folder cannot be loaded.
+        """
+        import numpy as np
+        import torch  # pyright: ignore[reportMissingImports]
+
+        with self._lock:
+            model = self._model
+            limit = model.max_seq_length or 512
+            lengths = [
+                min(len(ids), limit)
+                for ids in model.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
+            ]
+            found: list[np.ndarray] = [np.zeros((0, 1), np.float32)] * len(texts)
+            for group in _groups(lengths):
+                with torch.inference_mode():
+                    features = model.preprocess([texts[number] for number in group])
+                    vectors = model[0](features)["token_embeddings"].float().numpy()
+                special = torch.tensor(model.tokenizer.all_special_ids)
+                kept = (features["attention_mask"].bool() & ~torch.isin(features["input_ids"], special)).numpy()
+                for place, number in enumerate(group):
+                    found[number] = vectors[place][kept[place]]
+        return found
+
     @functools.cached_property
     def _model(self) -> Any:
         with _offline():
@@ -209,6 +243,12 @@ class SentenceEmbedder:
         for group in _groups(lengths):
             compute(group)
         return sum(lengths)
+
+
+@functools.lru_cache(maxsize=4)
+def shared_embedder(folder: ModelFolder, dimensions: int, shorten: bool, precision: str) -> SentenceEmbedder:
+    """One embedder a process for each model, so that it is loaded once."""
+    return SentenceEmbedder(folder, dimensions, shorten=shorten, precision=precision)
 
 
 class CrossEncoder:

@@ -3,11 +3,11 @@
 Belongs here: providers, models, limits and prices as configured. Does not belong here: calling them (models.py).
 """
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from resources.config_base import Name, Strict, unique_names
+from resources.config_base import Grown, Name, Strict, unique_names
 
 
 class Provider(Strict):
@@ -38,6 +38,14 @@ class Price(Strict):
     currency: str = "USD"
     input_per_million: float = Field(default=0.0, ge=0)
     output_per_million: float = Field(default=0.0, ge=0)
+
+
+class Energy(Strict):
+    """Energy of a chat model as its provider or a measurement states it; nothing is estimated where it is not given."""
+
+    input_wh_per_million: float = Field(default=0.0, ge=0, description="Watt hours for a million tokens read.")
+    output_wh_per_million: float = Field(ge=0, description="Watt hours for a million tokens written.")
+    source: str = Field(min_length=1, description="Where the figures come from; shown beside them.")
 
 
 #: bfloat16 is faster where the processor has it, and moves a vector by about a thousandth.
@@ -74,8 +82,10 @@ class RerankModel(Strict):
     precision: Precision = "float32"
 
 
-class ChatModel(Strict):
+class ChatModel(Grown):
     """A chat model."""
+
+    LATER: ClassVar[tuple[str, ...]] = ("energy",)
 
     name: Name
     provider: Name
@@ -83,15 +93,26 @@ class ChatModel(Strict):
     parameters: dict[str, Any] = Field(default={}, description="Sent with every request, e.g. temperature, seed.")
     limits: RateLimit = RateLimit()
     price: Price = Price()
+    energy: Energy | None = None
 
 
-class ModelsFile(Strict):
+class EvaluationModels(Strict):
+    """Embedding models that answers are compared with reference answers by; none by default."""
+
+    embedder: Name | None = Field(default=None, description="Of the metric genaiops.answer_cosine/1.")
+    bertscore: Name | None = Field(default=None, description="Of a local provider; of the metric bertscore.f1/1.")
+
+
+class ModelsFile(Grown):
     """``models.yaml``."""
+
+    LATER: ClassVar[tuple[str, ...]] = ("evaluation",)
 
     providers: dict[Name, Provider]
     embedding: list[EmbeddingModel] = Field(min_length=1)
     chat: list[ChatModel] = Field(min_length=1)
     rerank: list[RerankModel] = Field(default=[])
+    evaluation: EvaluationModels = EvaluationModels()
 
     @field_validator("embedding", "chat", "rerank")
     @classmethod

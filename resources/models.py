@@ -33,7 +33,16 @@ from urllib.parse import urlsplit
 from resources import local_models, offline_models
 from resources.errors import BudgetExceededError, GenaiopsError, ModelResponseError, PermanentError, TransientError
 from resources.fingerprint import fingerprint
-from resources.model_config import ChatModel, EmbeddingModel, ModelsFile, Price, Provider, RateLimit, RerankModel
+from resources.model_config import (
+    ChatModel,
+    EmbeddingModel,
+    Energy,
+    ModelsFile,
+    Price,
+    Provider,
+    RateLimit,
+    RerankModel,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -246,6 +255,17 @@ class Models:
                 self._endpoints[key] = _Endpoint("embedding", config, provider, self._environment, self._clock)
             return Embedder(config, self._endpoints[key], self._budget)
 
+    def token_embedder(self, name: str) -> local_models.SentenceEmbedder:
+        """The embedding model of that name, of a local provider, for the vectors of single tokens.
+
+        Raises:
+            PermanentError: no such model.
+            ConfigError: the extra [local] is not installed, or there is no such folder.
+        """
+        config = _named(self.config.embedding, name, "embedding")
+        folder = local_models.find_model("embedding", name, config.model)
+        return local_models.shared_embedder(folder, config.dimensions, config.send_dimensions, config.precision)
+
     def chat(self, name: str) -> Chat:
         """The chat model of that name.
 
@@ -257,6 +277,10 @@ class Models:
                 config = _named(self.config.chat, name, "chat")
                 self._chats[name] = Chat(config, self._endpoint("chat", config), self._budget)
             return self._chats[name]
+
+    def energy(self, name: str) -> Energy | None:
+        """What the chat model of that name states about its energy."""
+        return _named(self.config.chat, name, "chat").energy
 
     def reranker(self, name: str) -> Reranker:
         """The rerank model of that name.
@@ -447,7 +471,7 @@ class Chat:
                 "provider": endpoint.place,
                 "model": config.model,
                 "parameters": config.parameters,
-                "code": offline_models.CODE_VERSION if endpoint.offline else None,
+                "code": offline_models.code_version(config.model) if endpoint.offline else None,
             }
         )
         self._endpoint = endpoint

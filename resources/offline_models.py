@@ -1,8 +1,8 @@
 """Offline models: deterministic, in this process, without download or network.
 
-Belongs here: the lexical-hash embedder, and the in-process transport that lets the ``openai`` client reach it and the
-extractive answerer (offline_extractive.py). Does not belong here: retries, batching, usage and prices; models.py
-treats these models like any other.
+Belongs here: the lexical-hash embedder, and the in-process transport that lets the ``openai`` client reach it, the
+extractive answerer (offline_extractive.py) and the models of other tasks (offline_tasks.py). Does not belong here:
+retries, batching, usage and prices; models.py treats these models like any other.
 
 ``lexical-hash`` turns a text into a unit vector of any dimension: stemmed words and their character 4-grams, common
 words weighted down, sub-linear counts, signed feature hashing by BLAKE2b. Texts that share rare words are close; it
@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from resources import offline_extractive
+from resources import offline_extractive, offline_tasks
 from resources.errors import PermanentError
 from resources.offline_text import commonness_weight, count_tokens, stem, words
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CODE_VERSION", "LexicalHash", "check_model", "count_tokens", "transport"]
 
-#: Covers this module, offline_text.py, offline_words.py and offline_extractive.py; part of the models' fingerprints.
+#: Covers this module, offline_text.py and offline_words.py; part of the fingerprint of the embedder.
 CODE_VERSION = "1"
 
 EMBEDDING_MODEL = "lexical-hash"
@@ -48,14 +48,23 @@ def check_model(what: str, name: str, model: str) -> None:
     """Refuse a model name this module does not have.
 
     Raises:
-        PermanentError: naming the entry of models.yaml and the model that exists.
+        PermanentError: naming the entry of models.yaml and the models that exist.
     """
-    only = EMBEDDING_MODEL if what == "embedding" else CHAT_MODEL
-    if model != only:
-        near = " Did you mean it?" if difflib.get_close_matches(model, [only], cutoff=0.5) else ""
+    known = [EMBEDDING_MODEL] if what == "embedding" else [CHAT_MODEL, *offline_tasks.MODELS]
+    if model not in known:
+        close = difflib.get_close_matches(model, known, n=1, cutoff=0.5)
+        near = (" Did you mean it?" if len(known) == 1 else f" Did you mean {close[0]!r}?") if close else ""
         raise PermanentError(
-            f"models.yaml: {what} model {name!r}: the offline provider has no model {model!r}; it has {only!r}.{near}"
+            f"models.yaml: {what} model {name!r}: the offline provider has no model {model!r}; it has "
+            f"{', '.join(map(repr, known))}.{near}"
         )
+
+
+def code_version(model: str) -> str:
+    """Of the code behind a model name; part of the model's fingerprint."""
+    if model == CHAT_MODEL:
+        return f"extractive-{offline_extractive.CODE_VERSION}"
+    return f"tasks-{offline_tasks.CODE_VERSION}" if model in offline_tasks.MODELS else CODE_VERSION
 
 
 class LexicalHash:
@@ -185,14 +194,18 @@ def _answer_embeddings(body: dict[str, Any], dimensions: int) -> dict[str, Any]:
 
 
 def _answer_chat(body: dict[str, Any]) -> dict[str, Any]:
-    text = offline_extractive.answer(body["messages"])
+    model = body.get("model", CHAT_MODEL)
+    if model in offline_tasks.MODELS:
+        text = offline_tasks.answer(model, body["messages"])
+    else:
+        model, text = CHAT_MODEL, offline_extractive.answer(body["messages"])
     sent = sum(count_tokens(message["content"]) for message in body["messages"])
     received = count_tokens(text)
     return {
         "id": "offline",
         "object": "chat.completion",
         "created": 0,
-        "model": f"{CHAT_MODEL} (offline)",
+        "model": f"{model} (offline)",
         "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}],
         "usage": {"prompt_tokens": sent, "completion_tokens": received, "total_tokens": sent + received},
     }

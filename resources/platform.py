@@ -13,6 +13,7 @@ from resources.config import ProjectConfig
 from resources.postgres import Database
 
 if TYPE_CHECKING:
+    from resources.mlflow_export import Tracking
     from resources.models import Models
 
 
@@ -25,6 +26,7 @@ class Platform:
         database: PostgreSQL with the ``genaiops`` schema.
         artifacts: folder for Parquet files and reports.
         ui_url: base address of the Dagster UI, for links in alerts and reports.
+        tracking: the MLflow server results are exported to, or None.
     """
 
     config: ProjectConfig
@@ -32,6 +34,7 @@ class Platform:
     artifacts: Path
     ui_url: str = "http://127.0.0.1:3000"
     environment: dict[str, str] = field(default_factory=dict, repr=False)
+    tracking: "Tracking | None" = None
 
     @cached_property
     def models(self) -> "Models":

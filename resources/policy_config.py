@@ -32,6 +32,9 @@ class IndexPolicy(Strict):
     rebuild_share: float = Field(default=0.3, ge=0, le=1, description="A larger delta is loaded as a new build.")
     compact_dead_share: float = Field(default=0.5, ge=0, le=1)
     freshness_hours: int = Field(default=36, ge=1)
+    unconfigured_days: int = Field(
+        default=14, ge=0, description="An index that left the configuration so long ago is removed."
+    )
     graph_memory_mb: int = Field(default=4096, ge=64, description="Most memory one graph build asks the server for.")
 
 
@@ -56,6 +59,7 @@ class RetentionPolicy(Strict):
     generation_days: int = Field(default=90, ge=1, description="Remembered model calls that nothing kept refers to.")
     evidence_days: int = Field(default=365, ge=1, description="Results of checks that are no longer the newest.")
     dataset_days: int = Field(default=90, ge=1, description="Versions of evaluation datasets.")
+    draft_days: int = Field(default=90, ge=1, description="Rejected drafts of synthetic questions.")
     keep_dataset_versions: int = Field(default=10, ge=1, description="The newest of each dataset stay, however old.")
 
 

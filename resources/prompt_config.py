@@ -24,6 +24,9 @@ COMPOSED = """\
 {% endfor %}
 """
 
+#: A use of the variable ``input`` in a template: in a tag, and not as the attribute of something else.
+_INPUT = re.compile(r"\{[{%](?:(?!%\}|\}\}).)*?(?<![.\w'\"])input\b", re.DOTALL)
+
 #: How a grid names a prompt: a file of prompts/, or a version on record by number or by label: ``concise@3``,
 #: ``concise@production``.
 PromptReference = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}(@([1-9][0-9]{0,8}|[a-z][a-z0-9_-]{0,62}))?$")]
@@ -56,6 +59,7 @@ class FewShot(Grown):
     """One worked example shown to the model.
 
     Attributes:
+        question: or the input, for a task without documents; such an example has no ``context``.
         documents: ids of the documents its words are from, so that an erasure finds it; filled in for examples that are
             drawn from the train questions of a dataset.
     """
@@ -63,7 +67,7 @@ class FewShot(Grown):
     LATER: ClassVar[tuple[str, ...]] = ("documents",)
 
     question: str
-    context: str
+    context: str = ""
     answer: str
     documents: tuple[int, ...] = ()
 
@@ -82,6 +86,10 @@ class PromptConfig(Grown):
     Variables: ``question``, ``passages`` (list of {number, text, document, title, headings}), ``examples``,
     ``refusal`` (the sentence that means "the documents do not say"), ``persona``, ``instructions``, ``constraints``
     (list), and ``steps`` (answers of the chain so far).
+
+    A prompt for a task without documents (docs/tasks.md) uses ``input`` in place of ``question`` and ``passages``: the text
+    as quoted lines. Beside it there are ``labels``, ``fields`` and ``languages`` of the dataset's header; its examples have
+    ``input`` and ``answer``.
     """
 
     LATER: ClassVar[tuple[str, ...]] = ("persona", "instructions", "constraints", "parameters", "chain")
@@ -103,9 +111,12 @@ class PromptConfig(Grown):
     @field_validator("user")
     @classmethod
     def _uses_variables(cls, value: str) -> str:
-        for variable in ("question", "passages"):
-            if variable not in value:
-                raise ValueError(f"the user template never uses '{variable}', so the model would not see it")
+        missing = [variable for variable in ("question", "passages") if variable not in value]
+        if missing and not _INPUT.search(value):
+            raise ValueError(
+                f"the user template never uses '{missing[0]}', so the model would not see it (nor 'input', the one "
+                "variable of tasks without documents)"
+            )
         return value
 
     @field_validator("parameters")
@@ -117,6 +128,8 @@ class PromptConfig(Grown):
     def _every_part_is_used(self) -> "PromptConfig":
         if self.system == COMPOSED and not self.instructions:
             raise ValueError("give system, a template, or instructions (with persona and constraints) in place of it")
+        if not self.performs and any("context" not in example.model_fields_set for example in self.examples):
+            raise ValueError("examples: each needs its context, the passage that holds the answer")
         templates = self.system + self.user + "".join(step.system + step.user for step in self.chain)
         for part in ("persona", "instructions", "constraints"):
             if getattr(self, part) and part not in templates:
@@ -131,6 +144,11 @@ class PromptConfig(Grown):
                     f"chain step {step.name!r}: no later template uses 'steps.{step.name}', so its answer would be lost"
                 )
         return self
+
+    @property
+    def performs(self) -> bool:
+        """Whether it is for a task with one input instead of retrieved passages."""
+        return bool(_INPUT.search(self.user))
 
     @property
     def shows_examples(self) -> bool:

@@ -22,6 +22,7 @@ from resources.errors import ConfigError
 from resources.fingerprint import fingerprint
 from resources.postgres import Connection
 from resources.prompt_config import ChainStep, FewShot, PromptConfig
+from resources.task_config import TaskSpec
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 CODE_VERSION = "1"
 
 VARIABLES = ("question", "passages", "examples", "refusal", "persona", "instructions", "constraints", "steps")
+#: Of prompts for tasks without documents.
+TASK_VARIABLES = (
+    "input", "labels", "fields", "languages", "examples", "persona", "instructions", "constraints", "steps", "refusal",
+)  # fmt: skip
 #: Keys of a worked example that say where its words are from and never reach a model.
 _PROVENANCE = {"examples": {"__all__": {"documents"}}}
 
@@ -73,10 +78,13 @@ def render(
     examples: Sequence[FewShot] = (),
     step: ChainStep | None = None,
     said: Mapping[str, str] | None = None,
+    task: TaskSpec | None = None,
 ) -> list[dict[str, str]]:
     """Render the system and user message.
 
     Args:
+        question: the question, or the input of a task: that is shown as quoted lines, as a document is.
+        task: of a dataset without documents; templates then have ``TASK_VARIABLES``.
         examples: worked examples beside those of the prompt, after them.
         step: a step of the prompt's chain in place of the last prompt.
         said: {step: its answer} of the chain so far. An answer may quote a document: it becomes quoted lines, in which
@@ -87,23 +95,39 @@ def render(
     """
     refusal = _one_line(prompt.refusal)
     own = {"refusal": refusal}
+    if task is None:
+        shown: dict[str, Any] = {
+            "question": _one_line(question),
+            "passages": [frame_passage(passage) for passage in passages],
+            "examples": [
+                {"question": _one_line(item.question), "context": _frame(item.context), "answer": item.answer}
+                for item in prompt.examples
+            ]
+            + [_drawn(item) for item in examples],
+        }
+    else:
+        shown = {
+            "input": _quote(question),
+            "labels": list(task.labels),
+            "fields": list(task.fields),
+            "languages": dict(task.languages),
+            "examples": [
+                {"input": _quote(item.question), "answer": _one_line(item.answer)}
+                for item in (*prompt.examples, *examples)
+            ],
+        }
     values: dict[str, Any] = {
-        "question": _one_line(question),
-        "passages": [frame_passage(passage) for passage in passages],
-        "examples": [
-            {"question": _one_line(item.question), "context": _frame(item.context), "answer": item.answer}
-            for item in prompt.examples
-        ]
-        + [_drawn(item) for item in examples],
+        **shown,
         "refusal": refusal,
         "persona": _render(prompt, "persona", prompt.persona, own) if prompt.persona else "",
         "instructions": _render(prompt, "instructions", prompt.instructions, own) if prompt.instructions else "",
         "constraints": [_render(prompt, "constraints", one, own) for one in prompt.constraints],
         "steps": {name: _quote(text) for name, text in (said or {}).items()},
     }
+    variables = VARIABLES if task is None else TASK_VARIABLES
     where, parts = ("", prompt) if step is None else (f"chain step {step.name}: ", step)
     return [
-        {"role": role, "content": _render(prompt, where + role, template, values)}
+        {"role": role, "content": _render(prompt, where + role, template, values, variables)}
         for role, template in (("system", parts.system), ("user", parts.user))
     ]
 
@@ -199,7 +223,9 @@ def _compiled(template: str) -> "Template":
     return _environment().from_string(template)
 
 
-def _render(prompt: PromptConfig, part: str, template: str, values: dict[str, Any]) -> str:
+def _render(
+    prompt: PromptConfig, part: str, template: str, values: dict[str, Any], variables: Sequence[str] = VARIABLES
+) -> str:
     from jinja2 import TemplateError, TemplateSyntaxError
 
     where = f"prompts: {prompt.name}: {part}"
@@ -208,8 +234,8 @@ def _render(prompt: PromptConfig, part: str, template: str, values: dict[str, An
     except TemplateSyntaxError as error:
         problem = f"{where}: line {error.lineno}: {error.message}"
     except TemplateError as error:
-        problem = f"{where}: {error.message}; variables: {', '.join(VARIABLES)}"
+        problem = f"{where}: {error.message}; variables: {', '.join(variables)}"
     except Exception as error:
         # Any operation in a template may fail, and the message of such an error may quote a document.
-        problem = f"{where}: the template fails with {type(error).__name__}; variables: {', '.join(VARIABLES)}"
+        problem = f"{where}: the template fails with {type(error).__name__}; variables: {', '.join(variables)}"
     raise ConfigError(problem)

@@ -18,12 +18,20 @@ from resources.config import ProjectConfig
 from resources.erased_documents import erased_among
 from resources.errors import GenaiopsError, PermanentError
 from resources.fingerprint import fingerprint
-from resources.grid_config import ContextConfig, FilterConfig, ModelChoice, VariantChoice, VariantGrid
+from resources.grid_config import (
+    ContextConfig,
+    FilterConfig,
+    ModelChoice,
+    RetrievalPatch,
+    VariantChoice,
+    VariantGrid,
+)
 from resources.index_config import RetrievalConfig
 from resources.models import Models
 from resources.postgres import Connection
 from resources.prompt_config import FewShot, PromptConfig
 from resources.prompt_store import examples_fingerprint, prompt_fingerprint
+from resources.task_config import TaskSpec, misfit
 
 if TYPE_CHECKING:
     from resources.vector_index import SearchFilter
@@ -32,6 +40,8 @@ if TYPE_CHECKING:
 CODE_VERSION = "1"
 #: Covers how the steps of a chain are asked and what they hand on; part of the fingerprint of variants with a chain.
 CHAIN_VERSION = "1"
+#: Covers how an input is shown and an answer is kept; part of the fingerprint of variants for tasks without documents.
+TASK_VERSION = "1"
 
 #: The prompt a reference such as ``concise@3`` stands for.
 Prompts = Callable[[str], PromptConfig]
@@ -44,7 +54,8 @@ class Variant:
     """A complete answerer configuration.
 
     Attributes:
-        name: for people: ``index/prompt/search mode/k/model`` and what differs from their own settings.
+        name: for people: ``index/prompt/search mode/k/model`` and what differs from their own settings; ``prompt/model``
+            for a task without documents.
         ef_search: breadth of the graph search; below ``exact_below`` rows search is exact.
         retrieval: the steps between question and passages, with the weights of the fusion written out.
         retrieval_fingerprint: of these steps with their prompts and models (retrieval.py).
@@ -52,6 +63,8 @@ class Variant:
         context: what of the passages is shown, and how many drawn examples.
         parameters: of the model, for every request of this variant; they win over the prompt's and the model's.
         examples: the worked examples the shown ones are drawn from; empty when the context draws none.
+        task: of a dataset without documents; such a variant searches nothing: ``index`` and ``search_mode`` are empty and
+            ``k`` is 0.
     """
 
     name: str
@@ -70,6 +83,7 @@ class Variant:
     context: ContextConfig = field(default_factory=ContextConfig)
     parameters: Mapping[str, Any] = field(default_factory=dict)
     examples: tuple[FewShot, ...] = ()
+    task: TaskSpec | None = None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -133,12 +147,14 @@ class Variant:
             shown["examples"] = examples_fingerprint(self.examples)
         if self.prompt.chain:
             shown["chain"] = CHAIN_VERSION
+        if self.task is not None:
+            shown["task"] = [TASK_VERSION, self.task.model_dump(mode="json")]
         return shown
 
     @property
     def prompt_reference(self) -> str:
         """How the grid names the prompt: ``concise``, ``concise@3`` or ``concise@production``."""
-        return self.name.split("/")[1]
+        return self.name.split("/")[1 if self.task is None else 0]
 
     @property
     def request_parameters(self) -> dict[str, Any] | None:
@@ -171,6 +187,7 @@ class Variant:
             **({"context": self.context.model_dump(mode="json")} if not self.context.changes_nothing else {}),
             **({"parameters": dict(self.parameters)} if self.parameters else {}),
             **({"examples": [example.model_dump(mode="json") for example in self.examples]} if self.examples else {}),
+            **({"task": self.task.model_dump(mode="json")} if self.task is not None else {}),
         }
 
     @classmethod
@@ -188,6 +205,7 @@ class Variant:
             "filters": FilterConfig.model_validate,
             "context": ContextConfig.model_validate,
             "examples": lambda examples: tuple(map(FewShot.model_validate, examples)),
+            "task": TaskSpec.model_validate,
         }
         return cls(**settings | {key: read(settings[key]) for key, read in readers.items() if key in settings})
 
@@ -273,6 +291,7 @@ def build_variant(
     *,
     prompts: Prompts | None = None,
     examples: Examples | None = None,
+    task: TaskSpec | None = None,
 ) -> Variant:
     """The variant a point of a grid stands for.
 
@@ -280,22 +299,15 @@ def build_variant(
         grid: holds the patches the choice names; not needed when it names none.
         prompts: finds versions of prompts; by default only the files of prompts/ are known.
         examples: draws worked examples; not needed when the context draws none.
+        task: of a dataset without documents; None: the variant searches an index.
 
     Raises:
         PermanentError: a model's key is missing, or there is no such version of a prompt, or nothing to draw examples
-            from.
+            from, or the prompt or the choice is for another kind of task.
     """
-    from resources.retrieval import resolved, retrieval_fingerprint
-    from resources.vector_index import index_fingerprint
-
     if grid is not None:
         choice = grid.normal(choice)
-    patch = grid.patch("retrieval", choice.retrieval) if grid else None
     context = (grid.patch("context", choice.context) if grid else None) or ContextConfig()
-    index = config.indexes[choice.index]
-    hnsw = index.hnsw
-    settings = patch.apply(index.retrieval) if patch else index.retrieval
-    retrieval = resolved(settings, lexical=models.embedder(index.embedder).offline)
     prompt = config.prompts[choice.prompt] if prompts is None else prompts(choice.prompt)
     if context.examples and not prompt.shows_examples:
         raise PermanentError(
@@ -304,24 +316,48 @@ def build_variant(
         )
     if context.examples and examples is None:
         raise PermanentError(f"{choice.name}: there is nothing to draw worked examples from")
+    if problem := misfit(prompt.performs, task is not None, task.kind if task else "retrieved passages"):
+        raise PermanentError(f"{choice.name}: the prompt {problem}")
+    answering: dict[str, Any] = {
+        "name": choice.name,
+        "prompt": prompt,
+        "model": choice.model_name,
+        "model_fingerprint": models.chat(choice.model_name).fingerprint,
+        "context": context,
+        "parameters": choice.model.parameters if isinstance(choice.model, ModelChoice) else {},
+        "examples": examples(context) if examples is not None and context.examples else (),
+    }
+    if task is not None:
+        if choice.index is not None:
+            raise PermanentError(f"{choice.name}: {task.kind} searches nothing, but the variant names an index")
+        return Variant(index="", index_fingerprint="", search_mode="", k=0, task=task, **answering)
+    if choice.index is None or choice.search_mode is None or choice.k is None:
+        raise PermanentError(f"{choice.name}: the variant names no index, search mode and k")
     return Variant(
-        name=choice.name,
         index=choice.index,
-        index_fingerprint=index_fingerprint(config, models, choice.index),
-        prompt=prompt,
         search_mode=choice.search_mode,
         k=choice.k,
-        model=choice.model_name,
-        model_fingerprint=models.chat(choice.model_name).fingerprint,
-        ef_search=(patch.ef_search if patch else None) or hnsw.ef_search,
-        exact_below=hnsw.exact_below,
-        retrieval=retrieval,
-        retrieval_fingerprint=retrieval_fingerprint(retrieval, models),
         filters=grid.patch("filters", choice.filters) if grid else None,
-        context=context,
-        parameters=choice.model.parameters if isinstance(choice.model, ModelChoice) else {},
-        examples=examples(context) if examples is not None and context.examples else (),
+        **_searching(config, models, choice.index, grid.patch("retrieval", choice.retrieval) if grid else None),
+        **answering,
     )
+
+
+def _searching(config: ProjectConfig, models: Models, name: str, patch: RetrievalPatch | None) -> dict[str, Any]:
+    """What a variant takes over from its index, with the settings a patch replaces."""
+    from resources.retrieval import resolved, retrieval_fingerprint
+    from resources.vector_index import index_fingerprint
+
+    index = config.indexes[name]
+    settings = patch.apply(index.retrieval) if patch else index.retrieval
+    retrieval = resolved(settings, lexical=models.embedder(index.embedder).offline)
+    return {
+        "index_fingerprint": index_fingerprint(config, models, name),
+        "ef_search": (patch.ef_search if patch else None) or index.hnsw.ef_search,
+        "exact_below": index.hnsw.exact_below,
+        "retrieval": retrieval,
+        "retrieval_fingerprint": retrieval_fingerprint(retrieval, models),
+    }
 
 
 def record_variant(connection: Connection, variant: Variant) -> None:
@@ -387,6 +423,8 @@ def restore_variant(
         raise PermanentError(f"needs the chat model {variant.model!r}, which models.yaml no longer has") from None
     if model != variant.model_fingerprint:
         raise PermanentError(f"needs the chat model {variant.model!r} as it was; models.yaml has changed it")
+    if variant.task is not None:
+        return Restored(variant, None)
     try:
         retrieval = retrieval_fingerprint(variant.retrieval, models)
     except GenaiopsError:

@@ -64,7 +64,7 @@ class Lifecycle:
         return self.definitions()
 
     def assets(self) -> list[dg.AssetsDefinition]:
-        """All seven assets."""
+        """All eight assets."""
         sources = source_partitions(self.config)
         datasets = dg.StaticPartitionsDefinition(list(self.config.datasets))
         experiments = dg.StaticPartitionsDefinition(list(self.config.experiments))
@@ -85,6 +85,11 @@ class Lifecycle:
                     dg.AssetDep("evaluation_dataset", partition_mapping=experiments_of_datasets(self.config)),
                     dg.AssetDep("search_index", partition_mapping=experiments_of_sources(self.config)),
                 ],
+            ),
+            self._asset(
+                "shadow_comparison",
+                experiments,
+                [dg.AssetDep("scored_variants", partition_mapping=dg.IdentityPartitionMapping())],
             ),
             self._asset("drift_report", dg.DailyPartitionsDefinition("2026-01-01"), [dg.AssetDep("search_index")]),
         ]

@@ -528,7 +528,7 @@ class _Planner:
             output_tokens=received,
             money=(sent * price.input_per_million + received * price.output_per_million) / 1e6,
             currency=price.currency,
-            seconds=_call_seconds(config.limits, item.to_make, sent + received, measured or CHAT_SECONDS),
+            seconds=call_seconds(config.limits, item.to_make, sent + received, measured or CHAT_SECONDS),
             rate="measured" if measured else "stated",
         )
 
@@ -544,11 +544,11 @@ def _embedding_item(item: Item, config: EmbeddingModel, provider: str, tokens: i
         input_tokens=tokens,
         money=tokens * config.price.input_per_million / 1e6,
         currency=config.price.currency,
-        seconds=_call_seconds(config.limits, calls, tokens, EMBEDDING_SECONDS),
+        seconds=call_seconds(config.limits, calls, tokens, EMBEDDING_SECONDS),
     )
 
 
-def _call_seconds(limits: RateLimit, calls: int, tokens: int, seconds_per_call: float) -> float:
+def call_seconds(limits: RateLimit, calls: int, tokens: int, seconds_per_call: float) -> float:
     """Time of some calls: as many at once as allowed, and no faster than the promised rates."""
     return max(
         calls * seconds_per_call / min(limits.concurrency, max(1, calls)),

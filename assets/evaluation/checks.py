@@ -7,7 +7,7 @@ Outcomes name questions by id only: question texts may come from real users.
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from assets.evaluation.dataset import ResolvedDataset
@@ -200,14 +200,17 @@ def promoted_questions(connection: Connection, dataset: str) -> set[str]:
 def split_balance(resolved: ResolvedDataset, config: DatasetConfig | None = None) -> CheckOutcome:
     """Each split that exists has answerable and unanswerable questions; a split to score on exists. Only warns.
 
-    Where only what is found is scored (``task: retrieval``), unanswerable questions are not asked for.
+    Where only what is found is scored (``task: retrieval``), and for tasks without documents, unanswerable questions are not
+    asked for; of a classification every split has every label instead.
     """
+    if resolved.task is not None and resolved.task.kind == "classification":
+        return _label_balance(resolved, resolved.task.labels)
     counts = Counter((item.spec.split, item.spec.is_answerable) for item in resolved.active)
     splits = sorted({split for split, _ in counts})
     rows = [
         {"split": split, "answerable": counts[split, True], "unanswerable": counts[split, False]} for split in splits
     ]
-    refusals = config is None or config.task != "retrieval"
+    refusals = config is None or config.task == "rag"
     one_sided = [row["split"] for row in rows if not row["answerable"] or (refusals and not row["unanswerable"])]
     missing = [split for split in ("dev", "test") if split not in splits]
     return CheckOutcome(
@@ -224,6 +227,24 @@ def split_balance(resolved: ResolvedDataset, config: DatasetConfig | None = None
     )
 
 
+def _label_balance(resolved: ResolvedDataset, labels: Sequence[str]) -> CheckOutcome:
+    """Every split that exists has every label, and dev and test exist. Only warns."""
+    counts = Counter((item.spec.split, item.spec.answer) for item in resolved.active)
+    splits = sorted({split for split, _ in counts})
+    rows = [{"split": split, **{label: counts[split, label] for label in labels}} for split in splits]
+    lacking = [f"{split}: no {label}" for split in splits for label in labels if not counts[split, label]]
+    missing = [f"{split}: no questions" for split in ("dev", "test") if split not in splits]
+    return CheckOutcome(
+        "split_balance",
+        not lacking and not missing,
+        expected="dev and test exist, and every split has every label",
+        observed="; ".join([*missing, *lacking][:_SHOWN]) or "balanced",
+        blocking=False,
+        severity="WARN",
+        details={"splits": rows},
+    )
+
+
 def questions_suite(resolved: ResolvedDataset) -> CheckOutcome:
     """Great Expectations over one row per question."""
     from great_expectations import expectations
@@ -233,7 +254,7 @@ def questions_suite(resolved: ResolvedDataset) -> CheckOutcome:
         gxe.ExpectTableRowCountToBeBetween(min_value=1),
         gxe.ExpectColumnValuesToNotBeNull(column="question_id"),
         gxe.ExpectColumnValuesToBeUnique(column="question_id"),
-        gxe.ExpectColumnValuesToBeBetween(column="question_characters", min_value=3, max_value=2000),
+        gxe.ExpectColumnValuesToBeBetween(column="question_characters", **_lengths(resolved)),
         gxe.ExpectColumnValuesToBeInSet(column="split", value_set=["train", "dev", "test"]),
         gxe.ExpectColumnValuesToBeInSet(column="status", value_set=["active", "stale"]),
         gxe.ExpectColumnValuesToBeInSet(column="evidence_fits_answer", value_set=[True]),
@@ -241,6 +262,11 @@ def questions_suite(resolved: ResolvedDataset) -> CheckOutcome:
         gxe.ExpectColumnValuesToBeInSet(column="stale_has_reason", value_set=[True]),
     ]
     return great_expectations_outcome("questions_suite", _frame(resolved), suite)
+
+
+def _lengths(resolved: ResolvedDataset) -> dict[str, int]:
+    """Characters of a question; the input of a task may be one word, or a long text."""
+    return {"min_value": 3, "max_value": 2000} if resolved.task is None else {"min_value": 1, "max_value": 1_000_000}
 
 
 def leakage_key(resolved: ResolvedDataset, prompts: Mapping[str, PromptConfig]) -> str:

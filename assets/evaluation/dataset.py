@@ -23,6 +23,7 @@ from resources.faults import crash_point
 from resources.fingerprint import fingerprint
 from resources.parquet_io import write_table
 from resources.postgres import FOREVER, Connection, Lease
+from resources.task_config import TaskSpec
 
 CODE_VERSION = "1"
 _KEPT_TEXTS = 8
@@ -91,12 +92,14 @@ class ResolvedDataset:
     Attributes:
         corpus: revision of each source the evidence was resolved against.
         found: pieces of evidence by how they were found: see ``anchoring.How``, ``moved`` to another document, ``lost``.
+        task: of a dataset without documents.
     """
 
     dataset: str
     questions: tuple[ResolvedQuestion, ...]
     corpus: dict[str, int]
     found: dict[str, int] = field(default_factory=dict)
+    task: TaskSpec | None = None
 
     @property
     def active(self) -> list[ResolvedQuestion]:
@@ -121,11 +124,12 @@ class ResolvedDataset:
                     for item in self.questions
                     for spec in [item.spec]
                 ],
+                **({"task": self.task.model_dump(mode="json")} if self.task is not None else {}),
             }
         )
 
     def counts(self) -> dict[str, Any]:
-        """Questions by status, split and answerability, and evidence by how it was found."""
+        """Questions by status, split and answerability, evidence by how it was found, and the task without documents."""
         active = self.active
         return {
             "questions": len(self.questions),
@@ -134,6 +138,7 @@ class ResolvedDataset:
             "unanswerable": sum(not item.spec.is_answerable for item in active),
             "splits": dict(sorted(Counter(item.spec.split for item in active).items())),
             "evidence": dict(sorted(self.found.items())),
+            **({"task": self.task.model_dump(mode="json")} if self.task is not None else {}),
         }
 
 
@@ -145,6 +150,7 @@ class Question:
         gold: its evidence; empty for unanswerable and for stale questions.
         references: every accepted answer, ``answer`` first; empty where there is none.
         group: of questions that are no independent observations; None: it stands for itself.
+        task: the question is an input of such a task; None: it is asked of documents.
     """
 
     question_id: str
@@ -160,6 +166,7 @@ class Question:
     references: tuple[str, ...] = ()
     group: str | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    task: TaskSpec | None = None
 
 
 @dataclass(frozen=True)
@@ -171,6 +178,7 @@ class EvaluationDataset:
     content_hash: str
     questions: list[Question]
     corpus: dict[str, int]
+    task: TaskSpec | None = None
 
     def split(self, name: str) -> list[Question]:
         """The active questions of one split."""
@@ -298,7 +306,7 @@ def resolve(
     _find_elsewhere(questions, earlier, corpus, found)
     resolved = tuple(_assemble(item, earlier, found) for item in questions)
     how = Counter(one.how if isinstance(one, _Found) else "lost" for one in found.values())
-    return ResolvedDataset(dataset, resolved, corpus.revisions, dict(how))
+    return ResolvedDataset(dataset, resolved, corpus.revisions, dict(how), config.datasets[dataset].task_spec)
 
 
 def _evidence_of(connection: Connection, dataset: str, version: int) -> dict[tuple[str, str], Evidence]:
@@ -595,7 +603,7 @@ def read_dataset(connection: Connection, dataset: str, version: int | None = Non
         PermanentError: there is no such version.
     """
     row = connection.execute(
-        """SELECT version, content_hash, corpus FROM evaluation_dataset
+        """SELECT version, content_hash, corpus, counts -> 'task' FROM evaluation_dataset
            WHERE dataset = %s AND (%s::integer IS NULL OR version = %s) ORDER BY version DESC LIMIT 1""",
         (dataset, version, version),
     ).fetchone()
@@ -604,6 +612,7 @@ def read_dataset(connection: Connection, dataset: str, version: int | None = Non
         raise PermanentError(
             f"evaluation dataset {dataset!r} has no {which}; materialize evaluation_dataset for partition {dataset!r} first"
         )
+    task = None if row[3] is None else TaskSpec.model_validate(row[3])
     gold: dict[str, list[GoldSpan]] = {}
     for question_id, *place in connection.execute(
         """SELECT question_id, document_id, start_char, end_char, kind, grade, stance FROM evaluation_evidence
@@ -626,6 +635,7 @@ def read_dataset(connection: Connection, dataset: str, version: int | None = Non
             references=tuple(([] if answer is None else [answer]) if answers is None else answers),
             group=group,
             provenance=provenance,
+            task=task,
         )
         for (
             question_id,
@@ -648,7 +658,7 @@ def read_dataset(connection: Connection, dataset: str, version: int | None = Non
             (dataset, row[0]),
         )
     ]
-    return EvaluationDataset(dataset, row[0], row[1], questions, row[2])
+    return EvaluationDataset(dataset, row[0], row[1], questions, row[2], task)
 
 
 def _gold(document_id: int, start: int, end: int, kind: EvidenceKind, grade: int, stance: Stance) -> GoldSpan:

@@ -77,6 +77,10 @@ def export_dataset(
     with platform.database.connect() as connection:
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")  # one state of questions and documents
         read = read_dataset(connection, dataset, version)
+        if read.task is not None and format == "beir":
+            raise PermanentError(
+                f"{dataset} is for {read.task.kind} and has no documents; BEIR is for datasets that search some"
+            )
         chosen = [
             item
             for item in read.questions

@@ -9,15 +9,14 @@ belongs under version control like them, and one row of who did it. Nothing is p
 
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Literal
 
 from assets.evaluation.anchoring import find_exact, find_normalised
 from assets.evaluation.leakage import Item, duplicates
+from assets.evaluation.question_writing import append_lines
 from assets.evaluation.questions import QuestionSpec, load_questions
 from resources.answerer import strip_citations
 from resources.config import ProjectConfig
@@ -27,6 +26,8 @@ from resources.interaction_log import LoggedInteraction, read_interaction
 from resources.platform import Platform
 from resources.postgres import FOREVER, Connection
 from resources.sharding import source_of
+from resources.task_config import TaskSpec
+from resources.task_output import read_fields, read_label
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,8 @@ def promote_interaction(
 
     Args:
         reason: why; kept with the line.
-        question: other words for it, for example without a name; by default as it was asked.
+        question: other words for it, for example without a name; by default as it was asked. A dataset for a task without
+            documents keeps its line breaks.
         answer: the reference; by default the newest correction, else the answer given if its newest rating is good.
         unanswerable: the documents do not tell; then there is neither answer nor quote.
         quotes: (``source/path``, text copied from it) of the evidence; by default what the answer given cited.
@@ -104,6 +106,11 @@ def promote_interaction(
         raise PermanentError("say why the question is promoted; the reason is kept with it")
     if unanswerable and (answer is not None or quotes):
         raise PermanentError("an unanswerable question has neither an answer nor quotes; leave one of them out")
+    task = config.datasets[dataset].task_spec
+    if task is not None and (unanswerable or quotes):
+        raise PermanentError(
+            f"{dataset} is for {task.kind} and has no documents; every input has an answer, and none quotes"
+        )
     path = config.promoted_path(dataset)
     with (
         platform.database.lease(f"dataset:{dataset}", f"cli:{os.getpid()}", wait_seconds=30) as lease,
@@ -121,13 +128,14 @@ def promote_interaction(
             connection.commit()
             raise PermanentError(f"this interaction is question {key} of {dataset} already; edit its line in {path}")
         if not unanswerable and answer is None:
-            answer = _known_answer(logged)
-        evidence = [] if unanswerable else _evidence(connection, config, dataset, logged, quotes)
+            answer = _known_answer(logged, cited=task is None)
+        evidence = [] if unanswerable or task else _evidence(connection, config, dataset, logged, quotes)
+        asked = question or logged.question
         spec = _spec(
             {
                 "id": key,
-                "question": " ".join((question or logged.question).split()),
-                "answer": answer,
+                "question": " ".join(asked.split()) if task is None else asked.strip(),
+                "answer": answer if answer is None or task is None else _answer_of(task, answer),
                 "evidence": evidence,
                 "split": split,
                 "tags": tags or {},
@@ -140,7 +148,8 @@ def promote_interaction(
                     "promoted_at": datetime.now(UTC).isoformat(timespec="seconds"),
                     "reason": reason,
                 },
-            }
+            },
+            task,
         )
         items = [Item(item.id, item.question, item.answer) for item in existing]
         for pair in duplicates([*items, Item(key, spec.question, spec.answer)]):
@@ -148,7 +157,7 @@ def promote_interaction(
                 other = pair[0] if pair[1] == key else pair[1]
                 raise PermanentError(f"{dataset} asks this already: question {other}")
         _record(connection, dataset, logged, spec, by, reason)
-        _append(path, spec)
+        append_lines(path, [spec.model_dump(mode="json", exclude_defaults=True) | {"answer": spec.answer}])
         crash_point("evaluation.promoted_file")
     return spec
 
@@ -163,23 +172,36 @@ def _record(
     )
 
 
-def _spec(fields: dict[str, Any]) -> QuestionSpec:
+def _answer_of(task: TaskSpec, said: str) -> str:
+    """The reference that an answer to a task stands for: the label alone, or the object with all fields.
+
+    Raises:
+        PermanentError: it has not the form of one.
+    """
+    label = read_label(said, task.labels) if task.kind == "classification" else None
+    if label is not None:
+        return label[0]
+    found = read_fields(said, task.fields) if task.kind == "extraction" else None
+    return said if found is None else json.dumps(found, ensure_ascii=False)
+
+
+def _spec(fields: dict[str, Any], task: TaskSpec | None) -> QuestionSpec:
     from pydantic import ValidationError
 
     try:
-        return QuestionSpec.model_validate(fields)
+        return QuestionSpec.model_validate(fields, context={"task": task})
     except ValidationError as error:
         first = error.errors()[0]  # its text would repeat what was asked
         where = ".".join(map(str, first["loc"])) or "the question"
         raise PermanentError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
 
 
-def _known_answer(logged: LoggedInteraction) -> str:
+def _known_answer(logged: LoggedInteraction, *, cited: bool) -> str:
     corrected = next((one.correction for one in logged.feedback if one.correction), None)
     if corrected is not None:
         return corrected
     if logged.feedback and logged.feedback[0].rating > 0 and not logged.refused:
-        return strip_citations(logged.answer)
+        return strip_citations(logged.answer) if cited else logged.answer
     raise PermanentError(
         "nobody said what the right answer is: there is no correction, and the answer given was not rated good last; "
         "give --answer, or --unanswerable if the documents do not tell"
@@ -226,25 +248,3 @@ def _evidence(
             raise PermanentError(f"{document}: {what}; quote with --quote where the answer stands now")
         evidence.append({"document": document, "quote": row[0][anchor.start : anchor.end]})
     return evidence
-
-
-def _append(path: Path, spec: QuestionSpec) -> None:
-    """Add a line; a reader sees the old file or the new one."""
-    line = json.dumps(spec.model_dump(mode="json", exclude_defaults=True) | {"answer": spec.answer}, ensure_ascii=False)
-    before = path.read_text(encoding="utf-8") if path.exists() else ""
-    if before and not before.endswith("\n"):
-        before += "\n"
-    temporary = ""
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(f"{before}{line}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except PermissionError as error:
-        raise PermanentError(f"{path.parent} cannot be written; promote where the configuration is edited") from error
-    finally:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)  # renamed, unless something went wrong

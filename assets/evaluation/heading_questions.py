@@ -24,13 +24,14 @@ from resources.sharding import source_of
 LIMIT = 60
 UNANSWERABLE_SHARE = 0.25
 TYPE = "synthetic-heading"
+GENERATOR = "offline-heading/1"
 
 _MINIMUM_WORDS = 5
 _MAXIMUM_CHARACTERS = 400
 _NO_PROSE = re.compile(r"\s*(?:[|<>!`~]|[-*+]\s|\d+[.)]\s|\[[^\]]*\]:)")
 
 #: Topics of unanswerable questions; used only where none of their words occurs in the documents.
-_OFF_TOPIC = (
+OFF_TOPIC = (
     "volcanic eruptions", "violin tuning", "medieval heraldry", "penguin breeding", "sourdough fermentation",
     "orbital mechanics", "opera librettos", "coral bleaching", "chess openings", "glacier retreat", "beekeeping",
     "haiku metre", "tectonic faults", "falconry", "calligraphy brushes", "vineyard pruning", "sumo wrestling",
@@ -67,7 +68,7 @@ def make_questions(documents: Iterable[SectionedDocument], limit: int = LIMIT) -
     the same with a topic none of whose content words occurs in any document. Documents take turns, so that a long one
     does not crowd out the others; order and split follow hashes.
     """
-    topics = {topic: content_words(topic) for topic in _OFF_TOPIC}
+    topics = {topic: content_words(topic) for topic in OFF_TOPIC}
     candidates: list[tuple[int, bytes, dict[str, Any]]] = []
     titles: set[str] = set()
     for document in documents:
@@ -85,7 +86,7 @@ def make_questions(documents: Iterable[SectionedDocument], limit: int = LIMIT) -
     chosen = list(answerable.values())[: limit - min(wanted, len(topics))]
     named = sorted(titles, key=_digest)
     chosen += [
-        _line(_question(named[position % len(named)], topic), None, [])
+        _line(question_about(named[position % len(named)], topic), None, [])
         for position, topic in enumerate(sorted(topics, key=_digest)[:wanted])
         if named
     ]
@@ -104,7 +105,8 @@ def _live_documents(connection: Connection, sources: Sequence[str]) -> Iterator[
             yield SectionedDocument(*row)
 
 
-def _of_document(document: SectionedDocument) -> Iterator[dict[str, Any]]:
+def sections(document: SectionedDocument) -> Iterator[tuple[str, str]]:
+    """(heading, first sentence of its section) where that is prose and stands in the document once."""
     text = document.text
     starts = [heading["start"] for heading in document.headings] + [len(text)]
     for heading, following in zip(document.headings, starts[1:], strict=True):
@@ -114,8 +116,13 @@ def _of_document(document: SectionedDocument) -> Iterator[dict[str, Any]]:
             continue
         sentence = _first_sentence(text[body:following])
         if sentence is not None and text.count(sentence) == 1:
-            evidence = [{"document": f"{source_of(document.source)}/{document.path}", "quote": sentence}]
-            yield _line(_question(document.title, name), fold(sentence).text, evidence)
+            yield name, sentence
+
+
+def _of_document(document: SectionedDocument) -> Iterator[dict[str, Any]]:
+    for name, sentence in sections(document):
+        evidence = [{"document": f"{source_of(document.source)}/{document.path}", "quote": sentence}]
+        yield _line(question_about(document.title, name), fold(sentence).text, evidence)
 
 
 def _first_sentence(body: str) -> str | None:
@@ -127,7 +134,8 @@ def _first_sentence(body: str) -> str | None:
     return None
 
 
-def _question(title: str, heading: str) -> str:
+def question_about(title: str, heading: str) -> str:
+    """The question what a document says of a heading or topic."""
     return f"What does “{title}” say about {heading}?"
 
 
@@ -139,7 +147,8 @@ def _line(question: str, answer: str | None, evidence: list[dict[str, str]]) -> 
         "answer": answer,
         "evidence": evidence,
         "split": "dev" if digest[-1] % 2 else "test",  # none for training: they are no model for worked examples
-        "tags": {"type": TYPE},
+        "tags": {"type": TYPE, "generator": GENERATOR},
+        "provenance": {"kind": "synthetic", "generator": GENERATOR},
     }
 
 

@@ -97,6 +97,55 @@ def leaks(scored: Sequence[Item], shown: Sequence[Item], contexts: Mapping[str, 
     return [Leak(scored[left].name, shown[right].name, how) for (left, right), how in sorted(found.items())]
 
 
+class KnownQuestions:
+    """Questions that are there already, each new one compared with all of them as ``leaks`` compares: in both directions."""
+
+    def __init__(self, items: Iterable[Item] = ()) -> None:
+        self._items: list[Item] = []
+        self._sets: list[tuple[frozenset[str], frozenset[str]]] = []
+        self._holding: dict[str, list[int]] = {}
+        for item in items:
+            self.add(item)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def add(self, item: Item) -> None:
+        """Take a question in."""
+        asked, text = _words_of(item)
+        for word in text:
+            self._holding.setdefault(word, []).append(len(self._items))
+        self._items.append(item)
+        self._sets.append((asked, text))
+
+    def like(self, item: Item) -> tuple[str, str] | None:
+        """(name, how) of the first known question that asks nearly the same: nearly its words, or its words and answer."""
+        asked, text = _words_of(item)
+        shared = Counter(number for word in text for number in self._holding.get(word, ()))
+        for number in sorted(shared):
+            known = self._items[number]
+            theirs, their_text = self._sets[number]
+            if shared[number] < NEARLY_EQUAL * min(len(asked), len(theirs)):
+                continue
+            if _jaccard(asked, theirs, len(asked & theirs)) >= NEARLY_EQUAL:
+                return known.name, "nearly the same question"
+            if _gives_away(asked, item.answer, their_text, known) or _gives_away(theirs, known.answer, text, item):
+                return known.name, "one holds the words and the answer of the other"
+        return None
+
+
+def _words_of(item: Item) -> tuple[frozenset[str], frozenset[str]]:
+    return content_words(item.question), content_words(f"{item.question} {item.answer or ''}")
+
+
+def _gives_away(asked: frozenset[str], answer: str | None, text: frozenset[str], item: Item) -> bool:
+    """Whether ``item``, with these words, holds nearly all words of a question and its answer."""
+    plain = " ".join(words(answer or ""))
+    if not plain or len(asked & text) < NEARLY_EQUAL * len(asked):
+        return False
+    return f" {plain} " in f" {' '.join(words(f'{item.question} {item.answer or str()}'))} "
+
+
 def overlapping(
     queries: Sequence[frozenset[str]], documents: Sequence[frozenset[str]], share: float
 ) -> Iterator[tuple[int, int, int]]:

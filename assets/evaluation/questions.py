@@ -6,16 +6,26 @@ dataset.py).
 """
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from assets.evaluation.question_files import RawQuestion, read_question_file
 from resources.dataset_config import DatasetConfig
 from resources.errors import ConfigError
 from resources.fingerprint import canonical_json, fingerprint
+from resources.task_config import TaskSpec
 
 Split = Literal["train", "dev", "test"]
 EvidenceKind = Literal["span", "document"]
@@ -76,9 +86,12 @@ class EvidenceSpec(BaseModel):
 
 
 class QuestionSpec(BaseModel):
-    """One question of a question file.
+    """One question of a question file, or one input of a task without documents (docs/tasks.md).
+
+    Validated with ``context={"task": TaskSpec}``, it is such an input: it has an answer that fits the task, and no evidence.
 
     Attributes:
+        question: or the input of a task.
         answer: what is expected; null where the documents hold no answer, or where only the passage is known.
         answers: other wordings that are as good; an answer is scored against the best of all.
         answerable: whether the documents answer it; by default whether there is an ``answer``. Unanswerable questions
@@ -127,9 +140,13 @@ class QuestionSpec(BaseModel):
         return value
 
     @model_validator(mode="after")
-    def _answer_and_evidence(self) -> "QuestionSpec":
+    def _answer_and_evidence(self, info: ValidationInfo) -> "QuestionSpec":
         if self.answers and self.answer is None:
             raise ValueError("'answers' without an answer; move the best of them to 'answer'")
+        task = (info.context or {}).get("task")
+        if task is not None:
+            self._fits_task(task)
+            return self
         if self.answerable is False and self.answer is not None:
             raise ValueError("answerable is false, but there is an answer; remove one of them")
         if not self.is_answerable and self.evidence:
@@ -143,6 +160,17 @@ class QuestionSpec(BaseModel):
             raise ValueError("an answerable question needs evidence that supports its answer")
         return self
 
+    def _fits_task(self, task: TaskSpec) -> None:
+        if self.evidence:
+            raise ValueError(f"evidence: {task.kind} has no documents; remove it")
+        if self.answer is None or self.answerable is False:
+            raise ValueError(f"answer: every input of {task.kind} needs one; give it, and remove 'answerable'")
+        for answer in (self.answer, *self.answers):
+            if task.kind == "classification" and answer not in task.labels:
+                raise ValueError(f"answer: {answer!r} is not among the labels of the header: {', '.join(task.labels)}")
+            if task.kind == "extraction":
+                _check_fields(answer, task.fields)
+
     @property
     def is_answerable(self) -> bool:
         """Whether the documents answer it."""
@@ -154,6 +182,47 @@ class QuestionSpec(BaseModel):
         return tuple(dict.fromkeys([] if self.answer is None else [self.answer, *self.answers]))
 
 
+def _check_fields(answer: str, fields: Sequence[str]) -> None:
+    """Refuse an answer that is no object of exactly these fields.
+
+    Raises:
+        ValueError: naming the field.
+    """
+    try:
+        value = json.loads(answer)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise ValueError(f"answer: must be an object with the fields {', '.join(fields)}")
+    if missing := [field for field in fields if field not in value]:
+        raise ValueError(f"answer: field {missing[0]!r} is missing; set it to null if the input does not say")
+    if unknown := [key for key in value if key not in fields]:
+        raise ValueError(f"answer: {unknown[0]!r} is not among the fields of the header: {', '.join(fields)}")
+    for field, item in value.items():
+        several = item if isinstance(item, list) else [item]
+        if not all(one is None or isinstance(one, str | int | float) for one in several):
+            raise ValueError(f"answer: field {field!r} must be a text, a number, true, false, null, or a list of these")
+
+
+def _as_texts(fields: Any, task: TaskSpec | None) -> Any:
+    """Objects as answers of an extraction become JSON texts, with the fields in the order of the header."""
+    if task is None or task.kind != "extraction" or not isinstance(fields, dict):
+        return fields
+
+    def text(value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        keys = [*(field for field in task.fields if field in value), *(key for key in value if key not in task.fields)]
+        return json.dumps({key: value[key] for key in keys}, ensure_ascii=False)
+
+    changed = dict(fields)
+    if "answer" in fields:
+        changed["answer"] = text(fields["answer"])
+    if isinstance(fields.get("answers"), list | tuple):
+        changed["answers"] = [text(value) for value in fields["answers"]]
+    return changed
+
+
 def load_questions(paths: Path | Sequence[Path], header: DatasetConfig | None = None) -> list[QuestionSpec]:
     """Read question files in their order; each line is checked, and ids are unique over all files.
 
@@ -163,6 +232,7 @@ def load_questions(paths: Path | Sequence[Path], header: DatasetConfig | None = 
     Raises:
         ConfigError: naming file, line, field, what is wrong and how to mend it; all bad lines at once.
     """
+    task = header.task_spec if header is not None else None
     raws: list[RawQuestion] = []
     mistakes: list[str] = []
     for path in [paths] if isinstance(paths, Path) else paths:
@@ -173,9 +243,9 @@ def load_questions(paths: Path | Sequence[Path], header: DatasetConfig | None = 
     seen: dict[str, RawQuestion] = {}
     for raw in raws:
         try:
-            question = QuestionSpec.model_validate(raw.fields)
+            question = QuestionSpec.model_validate(_as_texts(raw.fields, task), context={"task": task})
         except ValidationError as error:
-            mistakes += [f"{raw.where}: {_explain(detail)}" for detail in error.errors()]
+            mistakes += [f"{raw.where}: {_explain(detail, task)}" for detail in error.errors()]
             continue
         if question.id in seen:
             first = seen[question.id]
@@ -235,12 +305,12 @@ def _split_key(fields: Mapping[str, Any]) -> str:
     return f"question {fields.get('id')}"
 
 
-def _explain(detail: Any) -> str:
+def _explain(detail: Any, task: TaskSpec | None = None) -> str:
     field = ".".join(str(part) for part in detail["loc"]) or "(line)"
     kind = detail["type"]
     if kind == "missing":
         remedy = {
-            "answer": " (null if the documents do not answer the question)",
+            "answer": " (null if the documents do not answer the question)" if task is None else "",
             "split": " (train, dev or test; or set split_by: group in the header)",
         }.get(field, "")
         return f"{field}: this field is required{remedy}"
@@ -252,4 +322,6 @@ def _explain(detail: Any) -> str:
     if field.endswith("document"):
         return f"{field}: must be <source>/<path of the document inside the source>"
     message = detail["msg"].removeprefix("Value error, ")
+    if task is not None and field == "(line)":
+        return message
     return f"{field}: {message}" + ("; in YAML put it in quotes" if kind == "string_type" else "")

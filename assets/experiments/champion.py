@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from assets.experiments.checks import CHECKS
+from assets.experiments.checks import CHECKS, NOT_BLOCKING
+from assets.experiments.judged import objections
 from assets.experiments.variants import baseline, expand, register_variants
 from resources.answerer import Variant, restore_variant
 from resources.config import ProjectConfig
@@ -168,7 +169,8 @@ def promote(platform: Platform, experiment: str, variant_name: str, by: str, rea
 
     The newest result of the experiment must be about the present dataset version, serving snapshots, experiment file,
     champion and configuration of the variant; its blocking checks must have passed, it must recommend the variant, and
-    the held-back questions must have been asked and not contradict. There is no way around this: run the experiment again instead.
+    the held-back questions must have been asked and not contradict; a variant that a strategy selected from a larger grid they
+    must have confirmed. There is no way around this: run the experiment again instead.
     Promoting the champion again changes nothing.
 
     Raises:
@@ -188,7 +190,7 @@ def promote(platform: Platform, experiment: str, variant_name: str, by: str, rea
         champion = current_champion(connection, config, platform.models, settings)
         if champion.proven and champion.variant.fingerprint == variant.fingerprint:
             return champion
-        result_id, missing = _missing(connection, settings, variant, champion.variant)
+        result_id, missing = _missing(connection, platform, settings, variant, champion.variant)
         if missing:
             raise PermanentError(f"{variant_name} cannot become champion of {experiment}: " + "; ".join(missing))
         versions = register_variants(connection, [variant], by)
@@ -210,7 +212,7 @@ def promote(platform: Platform, experiment: str, variant_name: str, by: str, rea
 
 
 def _missing(
-    connection: Connection, experiment: ExperimentConfig, variant: Variant, champion: Variant
+    connection: Connection, platform: Platform, experiment: ExperimentConfig, variant: Variant, champion: Variant
 ) -> tuple[int | None, list[str]]:
     """The result a promotion would rest on, and everything that speaks against it."""
     row = connection.execute(
@@ -224,6 +226,7 @@ def _missing(
     missing = [
         *_outdated(connection, experiment, version, snapshots, leaderboard),
         *_failed_checks(connection, experiment.name, result),
+        *objections(connection, platform.config, platform.models, experiment, leaderboard.get("judges", {})),
     ]
     if recommendation["champion_fingerprint"] != champion.fingerprint:
         missing.append(f"result {result_id} compares with {recommendation['champion']}, not with {champion.name}")
@@ -235,6 +238,12 @@ def _missing(
     confirmation = (recommendation["confirmation"] or {}).get("outcome")
     if confirmation == "contradicted":
         missing.append("the held-back questions contradict the recommendation")
+    strategy = (leaderboard.get("search") or {}).get("strategy")
+    if strategy and confirmation not in ("confirmed", "contradicted", "pending"):
+        missing.append(
+            f"it was selected by {strategy} on the questions it is compared on, so that held-back questions have to confirm it "
+            f"(they did not: {confirmation or 'there are none'}); add questions to split test"
+        )
     if confirmation == "pending":
         missing.append("the confirmation on held-back questions was cut short; materialize scored_variants again")
     return result_id, missing
@@ -265,10 +274,10 @@ def _outdated(
 def _failed_checks(connection: Connection, experiment: str, result: str) -> list[str]:
     passed = dict(
         connection.execute(
-            """SELECT DISTINCT ON (check_name) check_name, passed OR NOT blocking FROM evidence
+            """SELECT DISTINCT ON (check_name) check_name, passed OR (NOT blocking AND check_name <> ALL(%s)) FROM evidence
                WHERE kind = %s AND subject = %s AND fingerprint = %s
                ORDER BY check_name, evidence_id DESC""",
-            (EVIDENCE_KIND, experiment, result),
+            (list(NOT_BLOCKING), EVIDENCE_KIND, experiment, result),
         ).fetchall()
     )
     unknown = [name for name in CHECKS if name not in passed]

@@ -10,7 +10,10 @@ from typing import Any
 
 from assets.evaluation.dataset import Question
 from assets.evaluation.leakage import Item, leaks, worked_examples
-from assets.evaluation.metrics.base import METRICS, GoldSpan
+from assets.evaluation.metrics import task_metrics
+from assets.evaluation.metrics.base import METRICS, GoldSpan, MetricDefinition
+from assets.experiments.judge_scores import Judged
+from assets.experiments.judged import JudgeStates, not_calibrated
 from assets.experiments.planning import Plan
 from assets.experiments.records import TrialOutcome
 from assets.experiments.scope import Scope
@@ -28,7 +31,11 @@ CHECKS: dict[str, str] = {
     "trials_complete": "Every variant has a trial on every question, and few of them failed.",
     "scores_defined": "Every metric has a finite value on every trial it applies to.",
     "retrieval_not_empty": "Retrieval found something for nearly every question.",
+    "judges_answered": "Every judge gave a usable verdict on nearly every trial.",
+    "judges_calibrated": "Every judge that the decision rests on has shown how far it agrees with people.",
 }
+#: A result that a judge informs is recorded whether or not it may decide; nothing can be promoted on it (champion.py).
+NOT_BLOCKING = ("judges_calibrated",)
 MAXIMUM_STALE_SHARE = 0.2
 #: Full-text search rightly finds nothing for a question that shares no word with any document; a broken index finds
 #: nothing for most questions.
@@ -37,6 +44,10 @@ MAXIMUM_EMPTY_SHARE = 0.2
 
 def _supports(span: GoldSpan) -> bool:
     return span.stance == "supports"
+
+
+def _task(question: Question) -> str:
+    return "rag" if question.task is None else question.task.kind
 
 
 #: By ``applies_to`` of a metric: whether it must have a value on every trial of a question.
@@ -53,9 +64,18 @@ QUESTION_DECIDES: dict[str, Callable[[Question], bool]] = {
         question.answerable and question.answer is not None
     ),
     "unanswerable questions": lambda question: not question.answerable,
+    task_metrics.CLASSIFIED: lambda question: _task(question) == "classification",
+    task_metrics.EXTRACTED: lambda question: _task(question) == "extraction",
+    task_metrics.READ: lambda question: _task(question) in ("classification", "extraction"),
 }
 #: ``applies_to`` of metrics that the answer decides on: they may lack a value anywhere.
-ANSWER_DECIDES = {"refused trials", "refused trials and unanswerable questions", "answers that are no refusal"}
+ANSWER_DECIDES = {
+    "refused trials",
+    "refused trials and unanswerable questions",
+    "answers that are no refusal",
+    task_metrics.PROBABILITIES,
+    task_metrics.TEXTS,
+}
 
 
 def baseline_present(champion: str, variants: Sequence[str]) -> CheckOutcome:
@@ -84,20 +104,29 @@ def dataset_matches_snapshot(scope: Scope) -> CheckOutcome:
     )
 
 
-def decided_questions(metric: str, questions: Sequence[Question]) -> list[Question]:
-    """The questions on which the decision metric has a value, whatever a variant answers."""
-    decide = QUESTION_DECIDES[METRICS[metric].applies_to]
-    return [question for question in questions if decide(question)]
+def decided_questions(
+    metric: str, questions: Sequence[Question], metrics: Mapping[str, MetricDefinition] = METRICS
+) -> list[Question]:
+    """The questions on which the decision metric has a value, whatever a variant answers.
+
+    Args:
+        metrics: the built-in ones and those of the experiment's judges.
+    """
+    definition = metrics[metric]
+    decide = QUESTION_DECIDES[definition.applies_to]
+    return [question for question in questions if _task(question) in definition.tasks and decide(question)]
 
 
-def decision_possible(experiment: ExperimentConfig, scope: Scope) -> CheckOutcome:
+def decision_possible(
+    experiment: ExperimentConfig, scope: Scope, metrics: Mapping[str, MetricDefinition] = METRICS
+) -> CheckOutcome:
     """Some question has a value of the decision metric; told before anything is spent on trials.
 
     Tags that the experiment reads questions by (cluster, slices, guards) must be there too: a misspelt one would silently take
     every question for independent, or leave a guard open for ever.
     """
-    metric = METRICS[experiment.decision_metric]
-    decided = decided_questions(metric.id, scope.questions)
+    metric = metrics[experiment.decision_metric]
+    decided = decided_questions(metric.id, scope.questions, metrics)
     absent = _absent_tags(experiment, decided)
     if decided and absent:
         known = sorted({key for question in decided for key in question.tags})
@@ -176,6 +205,9 @@ def trials_complete(
     details: dict[str, Any] = {"failed": len(failed), "missing": missing, "errors": errors}
     if work.stopped:
         details["stopped"] = work.stopped
+    given_up = sum(outcomes[trial.fingerprint].given_up for trial in failed)
+    if given_up:
+        details |= {"given_up": given_up, "remedy": f"genaiops trials retry {experiment.name}"}
     return CheckOutcome(
         "trials_complete",
         bool(plan.trials) and not missing and share <= experiment.maximum_failed_share,
@@ -200,7 +232,8 @@ def scores_defined(plan: Plan, values: Mapping[str, Mapping[str, float | None]])
         for metric, definition in METRICS.items():
             value = scores.get(metric)
             decide = QUESTION_DECIDES.get(definition.applies_to)
-            applies = decide is not None and decide(trial.question)
+            asked = _task(trial.question) in definition.tasks
+            applies = asked and decide is not None and decide(trial.question)
             checked += applies
             if (value is None and applies) or (value is not None and not math.isfinite(value)):
                 undefined[metric] = undefined.get(metric, 0) + 1
@@ -214,7 +247,9 @@ def scores_defined(plan: Plan, values: Mapping[str, Mapping[str, float | None]])
 
 
 def retrieval_not_empty(plan: Plan) -> CheckOutcome:
-    """No search setting comes back empty for more than a fifth of the questions."""
+    """No search setting comes back empty for more than a fifth of the questions; where nothing is searched, none does."""
+    if plan.trials and all(trial.variant.task is not None for trial in plan.trials):
+        return CheckOutcome("retrieval_not_empty", True, expected="nothing to search", observed="nothing was searched")
     settings: dict[str, list[bool]] = {}
     for trial in plan.trials:
         variant = trial.variant
@@ -227,4 +262,47 @@ def retrieval_not_empty(plan: Plan) -> CheckOutcome:
         expected=f"at most {MAXIMUM_EMPTY_SHARE:.0%} of searches empty in every search setting",
         observed=f"{shares[worst]:.1%} in {worst}" if worst else "no searches",
         details={"empty_share": shares},
+    )
+
+
+def judges_answered(experiment: ExperimentConfig, judged: Mapping[str, Judged]) -> CheckOutcome:
+    """Every judge was asked about every trial, and few of its answers were unusable; without judges there is nothing to ask."""
+    shares = {
+        metric: (len(one.failed) + one.unasked) / max(1, one.scored + len(one.failed) + one.unasked)
+        for metric, one in judged.items()
+    }
+    worst = max(shares, key=lambda metric: shares[metric], default=None)
+    stopped = {metric: one.stopped for metric, one in judged.items() if one.stopped}
+    return CheckOutcome(
+        "judges_answered",
+        not stopped and all(share <= experiment.maximum_failed_share for share in shares.values()),
+        expected=f"a usable verdict of every judge on all but {experiment.maximum_failed_share:.1%} of the trials",
+        observed=f"{shares[worst]:.1%} without one from {worst}" if worst else "no judges",
+        details={
+            **({"judges": {metric: one.to_json() for metric, one in judged.items()}} if judged else {}),
+            **(
+                {"remedy": "genaiops judges retry asks again where a judge was given up"}
+                if any(shares.values())
+                else {}
+            ),
+        },
+    )
+
+
+def judges_calibrated(states: JudgeStates) -> CheckOutcome:
+    """Every judge that decides is calibrated, as it is configured now; judges that only inform need not be."""
+    deciding = {metric: state for metric, state in states.items() if state["decides"]}
+    missing = not_calibrated(states)
+    return CheckOutcome(
+        "judges_calibrated",
+        not missing,
+        expected="judges of the decision metric and of guards have passed their calibration",
+        observed="; ".join(missing)
+        or (f"{len(deciding)} deciding, all calibrated" if deciding else "no judge decides"),
+        blocking=False,
+        details={
+            "judges": {metric: {"judge": state["judge"], "why": state["why"]} for metric, state in deciding.items()}
+        }
+        if deciding
+        else {},
     )

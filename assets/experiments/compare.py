@@ -13,7 +13,7 @@ import difflib
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -66,12 +66,20 @@ class Side:
 
 @dataclass(frozen=True)
 class Pair:
-    """One question with both answers; ``change`` is what the second variant makes of it against the first."""
+    """One question with both answers; ``change`` is what the second variant makes of it against the first.
+
+    Attributes:
+        preferred: the answer a judge prefers, ``neither``, or ``no usable verdict``; None when no judge was asked.
+        documents: ids of those that either variant retrieved; ``trials``: fingerprints of both trials.
+    """
 
     question: Question
     first: Side
     second: Side
     change: Change
+    preferred: str | None = None
+    documents: frozenset[int] = frozenset()
+    trials: tuple[str, str] = ("", "")
 
 
 @dataclass(frozen=True)
@@ -80,6 +88,7 @@ class Comparison:
 
     Attributes:
         missing: questions of which a trial is no longer on record.
+        judge: what a judge prefers on the whole, in words; empty when none was asked.
     """
 
     result_id: int
@@ -88,6 +97,7 @@ class Comparison:
     second: Mapping[str, Any]
     pairs: tuple[Pair, ...]
     missing: int
+    judge: str = ""
 
     def counts(self) -> dict[str, int]:
         """Questions by change."""
@@ -96,7 +106,14 @@ class Comparison:
 
 
 def write_comparison(
-    platform: Platform, experiment: str, first: str, second: str, *, only: Only | None = None, out: Path | None = None
+    platform: Platform,
+    experiment: str,
+    first: str,
+    second: str,
+    *,
+    only: Only | None = None,
+    out: Path | None = None,
+    judge: Callable[[Comparison], Comparison] = lambda comparison: comparison,
 ) -> tuple[Comparison, Path]:
     """Compare two variants on the newest result of an experiment, and write the page.
 
@@ -104,6 +121,7 @@ def write_comparison(
         first, second: names of variants, as the leaderboard has them.
         only: show only the questions on which the second is better or worse, or on which the answer changed at all.
         out: file to write; by default the one beside the report, which is written again and then links to it.
+        judge: adds what a judge prefers (preferences.py).
 
     Raises:
         PermanentError: there is no such experiment, result or variant, or the trials are no longer on record.
@@ -115,6 +133,7 @@ def write_comparison(
         with platform.database.connect() as connection:
             lease.check(connection)
             comparison, recommendation = _read(connection, experiment, first, second)
+        comparison = judge(comparison)
         path = out or folder / report.comparison_file(
             comparison.result_id, comparison.first["fingerprint"], comparison.second["fingerprint"]
         )
@@ -148,7 +167,7 @@ def _read(connection: Connection, experiment: str, first: str, second: str) -> t
     trials: dict[str, dict[str, tuple[Any, ...]]] = {one["fingerprint"]: {} for one in pair}
     for variant, question_id, *found in connection.execute(
         """SELECT variant, question_id, status, error, answer, refused, retrieved, citations, usage,
-                  retrieval_latency + generation_latency, value
+                  retrieval_latency + generation_latency, value, trial.fingerprint
            FROM result_trial JOIN trial ON trial.fingerprint = result_trial.trial
            LEFT JOIN trial_score ON trial_score.trial = trial.fingerprint AND metric = %s
            WHERE result_id = %s AND variant = ANY(%s)""",
@@ -166,12 +185,15 @@ def _read(connection: Connection, experiment: str, first: str, second: str) -> t
             f"the trials of result {result_id} of {experiment} are no longer on record; materialize scored_variants again"
         )
     pairs = [_pair(question, *(known[question.question_id] for known in trials.values())) for question in both]
-    pairs.sort(key=lambda pair: (-abs(_gain(pair)), pair.change == "same answer", pair.question.question_id))
+    pairs.sort(
+        key=lambda pair: (-abs(_gain(pair.first, pair.second)), pair.change == "same answer", pair.question.question_id)
+    )
     return Comparison(result_id, board, *pair, tuple(pairs), len(asked) - len(both)), recommendation
 
 
-def _gain(pair: Pair) -> float:
-    return (pair.second.score or 0.0) - (pair.first.score or 0.0)
+def _gain(first: Side, second: Side) -> float:
+    """How much more the second scores; nothing where one has no value, as when a judge failed on it."""
+    return 0.0 if first.score is None or second.score is None else second.score - first.score
 
 
 def _pair(question: Question, first: tuple[Any, ...], second: tuple[Any, ...]) -> Pair:
@@ -180,14 +202,15 @@ def _pair(question: Question, first: tuple[Any, ...], second: tuple[Any, ...]) -
         _side(mine, other, answer)
         for mine, other, answer in zip((first, second), (second, first), answers, strict=True)
     ]
-    gain = (sides[1].score or 0.0) - (sides[0].score or 0.0)
+    gain = _gain(sides[0], sides[1])
     same = first[:4] == second[:4]
     change: Change = "better" if gain > 0 else "worse" if gain < 0 else "same answer" if same else "other answer"
-    return Pair(question, sides[0], sides[1], change)
+    documents = frozenset(hit["document_id"] for side in (first, second) for hit in side[4])
+    return Pair(question, sides[0], sides[1], change, documents=documents, trials=(first[-1], second[-1]))
 
 
 def _side(mine: tuple[Any, ...], other: tuple[Any, ...], answer: tuple[Segment, ...]) -> Side:
-    status, error, _, refused, retrieved, citations, usage, latency, score = mine
+    status, error, _, refused, retrieved, citations, usage, latency, score, _ = mine
     elsewhere = {(hit["document_id"], hit["start"], hit["end"]) for hit in other[4]}
     cited = {citation["number"] for citation in citations}
     return Side(
@@ -262,11 +285,13 @@ li.only { font-weight: 600; } li.only::after { content: " (only here)"; font-wei
 <p>On {{ it.pairs | length }} questions the second is <span class="better">better on {{ counts["better"] }}</span>,
 <span class="worse">worse on {{ counts["worse"] }}</span>, scores the same with another answer on {{ counts["other answer"] }}, and
 answers the same on {{ counts["same answer"] }}.{% if it.missing %} {{ it.missing }} questions are left out: their trials are no longer
-on record.{% endif %}{% if only %} Shown: {{ only }}.{% endif %} The questions are ordered by the size of the difference; single
+on record.{% endif %}{% if it.judge %} {{ it.judge }}{% endif %}{% if only %} Shown: {{ only }}.{% endif %} The questions are ordered by the size of the difference; single
 questions show what changes, not whether it is beyond chance: that is in the leaderboard.</p>
 {% for pair in pairs %}<section>
-<h2>{{ pair.question.question }}</h2>
+{% if board.task %}<div class="answer">{{ pair.question.question }}</div>{% else %}<h2>{{ pair.question.question }}</h2>{% endif %}
+
 <p class="facts">{{ pair.question.question_id }} · <span class="{{ pair.change }}">{{ pair.change }}</span> ·
+{% if pair.preferred %}judge prefers: {{ pair.preferred }} · {% endif %}
 {{ "expected: " ~ pair.question.answer if pair.question.answer else "to be refused" if not pair.question.answerable else
 "no expected answer" }}{% for key, value in pair.question.tags.items() %} · {{ key }}={{ value }}{% endfor %}</p>
 <div class="pair">{% for side, style in ((pair.first, "first"), (pair.second, "second")) %}<div class="{{ style }}">

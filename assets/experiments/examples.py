@@ -7,7 +7,7 @@ one question (resources/context.py), and whether they give a scored question awa
 from collections import defaultdict
 from collections.abc import Iterable
 
-from assets.evaluation.dataset import Question, read_dataset
+from assets.evaluation.dataset import EvaluationDataset, Question, read_dataset
 from resources.errors import PermanentError
 from resources.fingerprint import fingerprint
 from resources.grid_config import ContextConfig
@@ -27,11 +27,16 @@ def draw(connection: Connection, dataset: str, context: ContextConfig) -> tuple[
     that one question more does not change which others are drawn. ``fixed`` takes the first ``examples`` of them,
     ``similar`` up to ``POOL`` to choose from.
 
+    Of a task without documents every train input is suited; those of a classification are taken label by label in turn.
+
     Raises:
         PermanentError: the dataset was never built, or has not enough such train questions.
     """
     wanted = context.examples if context.select == "fixed" else POOL
-    suited = [question for question in read_dataset(connection, dataset).split("train") if _suits(question)]
+    read = read_dataset(connection, dataset)
+    if read.task is not None:
+        return _draw_inputs(read, context, wanted)
+    suited = [question for question in read.split("train") if _suits(question)]
     suited.sort(key=lambda question: fingerprint(question.question))
     chosen = suited[:wanted]
     if len(chosen) < context.examples:
@@ -49,6 +54,26 @@ def draw(connection: Connection, dataset: str, context: ContextConfig) -> tuple[
         )
         for question in chosen
     )
+
+
+def _draw_inputs(read: EvaluationDataset, context: ContextConfig, wanted: int) -> tuple[FewShot, ...]:
+    """Train inputs with their answers; they are from the dataset's own file, and from no document."""
+    suited = sorted(read.split("train"), key=lambda question: fingerprint(question.question))
+    place = {label: number for number, label in enumerate(read.task.labels)} if read.task is not None else {}
+    turns = dict.fromkeys(place, 0)
+    order: list[tuple[int, int, int]] = []
+    for at, question in enumerate(suited):
+        label = str(question.answer)
+        order.append((turns.get(label, at), place.get(label, 0), at))  # without labels one after the other
+        if label in turns:
+            turns[label] += 1
+    chosen = [suited[at] for _, _, at in sorted(order)][:wanted]
+    if len(chosen) < context.examples:
+        raise PermanentError(
+            f"context {context.name} wants {context.examples} worked examples, but dataset {read.dataset} has "
+            f"{len(chosen)} train inputs; add some with split: train"
+        )
+    return tuple(FewShot(question=one.question, context="", answer=str(one.answer)) for one in chosen)
 
 
 def _suits(question: Question) -> bool:

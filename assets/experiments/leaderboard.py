@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from assets.evaluation.metrics.base import METRICS, aggregate
-from assets.experiments import guards, pareto, slices
+from assets.evaluation.judging.judged_metrics import is_judged
+from assets.evaluation.metrics import task_metrics
+from assets.evaluation.metrics.base import METRICS, MetricDefinition, aggregate
+from assets.experiments import guards, pareto, slices, task_board
 from assets.experiments.planning import Plan
 from assets.experiments.records import TrialOutcome
 from assets.experiments.scope import Scope
@@ -53,6 +55,7 @@ def _newest(name: str) -> str:
 
 
 RECALL = _newest("genaiops.recall")
+PRECISION = _newest("genaiops.precision")
 COMPLETENESS = _newest("msft.completeness_lexical") or RECALL
 UTILIZATION = _newest("msft.utilization_lexical")
 GROUNDEDNESS = _newest("genaiops.groundedness_lexical")
@@ -77,14 +80,23 @@ _DECIDING = {
     "answerable questions",
     "answerable questions with evidence passages",
     "answerable questions with a reference answer",
+    task_metrics.CLASSIFIED,
+    task_metrics.EXTRACTED,
+    task_metrics.READ,
 }
 
 Leaderboard = dict[str, Any]
 Row = dict[str, Any]
 
 
-def check_decision_metric(experiment: ExperimentConfig) -> None:
+def check_decision_metric(
+    experiment: ExperimentConfig, task: str = "rag", metrics: Mapping[str, MetricDefinition] = METRICS
+) -> None:
     """Refuse a decision metric that cannot be compared question by question, and guards that cannot be tested.
+
+    Args:
+        task: of the dataset; what is defined for other tasks only is refused.
+        metrics: the built-in ones and those of the experiment's judges.
 
     Raises:
         PermanentError: it is unknown, no mean over questions, or defined for some variants only (such as
@@ -92,7 +104,9 @@ def check_decision_metric(experiment: ExperimentConfig) -> None:
             between 0 (bad) and 1 (good); the message lists what is allowed.
     """
     allowed = [
-        key for key, metric in METRICS.items() if metric.aggregation == "mean" and metric.applies_to in _DECIDING
+        key
+        for key, metric in metrics.items()
+        if metric.aggregation == "mean" and metric.applies_to in _DECIDING and task in metric.tasks
     ]
     if experiment.decision_metric not in allowed:
         name = experiment.decision_metric.rpartition("/")[0]
@@ -104,9 +118,10 @@ def check_decision_metric(experiment: ExperimentConfig) -> None:
         )
     guardable = [
         key
-        for key, metric in METRICS.items()
+        for key, metric in metrics.items()
         if metric.aggregation == "mean" and metric.higher_is_better and metric.range == (0.0, 1.0)
-    ]
+        and task in metric.tasks
+    ]  # fmt: skip
     for number, guard in enumerate(experiment.guards):
         if guard.metric not in guardable:
             near = difflib.get_close_matches(guard.metric, guardable, n=1)
@@ -144,9 +159,13 @@ def measure(
 
 
 def decided(measured: Sequence[Measured], metric: str) -> list[int]:
-    """Positions of the questions that the decision metric has a value for."""
+    """Positions of the questions that the decision metric has a value for.
+
+    A question on which a judge failed for one variant is left out for all: the others would be compared with nothing.
+    """
     columns = [[values[metric] for values in one.values] for one in measured]
-    return [at for at, row in enumerate(zip(*columns, strict=True)) if any(value is not None for value in row)]
+    known = all if is_judged(metric) else any
+    return [at for at, row in enumerate(zip(*columns, strict=True)) if known(value is not None for value in row)]
 
 
 def decision_scores(measured: Sequence[Measured], metric: str) -> np.ndarray:
@@ -244,11 +263,13 @@ def build(
     champion: str,
     prompt_versions: Mapping[str, int],
     models: Models,
+    metrics: Iterable[str] = METRICS,
 ) -> Leaderboard:
     """Compare all variants with the champion.
 
     Args:
         champion: name of the variant the others are compared with; one of ``measured``.
+        metrics: those that were measured.
 
     Returns:
         A JSON-able leaderboard: facts common to all rows, and ``rows`` sorted best first, each with what ``compare``
@@ -281,12 +302,22 @@ def build(
             "champion": position == reference,
             "n": len(one.outcomes),
             "failed": sum(outcome.failed for outcome in one.outcomes),
+            "given_up": sum(outcome.given_up for outcome in one.outcomes),
             **compared[position],
             "guards": guards.judge(experiment, scope.questions, one.values, measured[reference].values),
-            "metrics": _averages(one, unanswerable),
+            "metrics": _averages(one, unanswerable, metrics),
             "refusal": vars(refusals[position]),
             "utilization": _utilization(one, unanswerable),
+            **task_board.describe(
+                scope.questions,
+                one.outcomes,
+                confidence=experiment.confidence,
+                resamples=experiment.resamples,
+                seed=experiment.seed,
+                groups=slices.groups_of(scope.questions, experiment.cluster),
+            ),
             **costs[position],
+            **_energy(costs[position], one.variant, models),
         }
         for position, one in enumerate(measured)
     ]
@@ -296,6 +327,7 @@ def build(
         "experiment": experiment.name,
         "dataset": scope.dataset,
         "dataset_version": scope.version,
+        "task": task_board.task_of(scope.questions),
         "split": scope.split,
         "snapshots": dict(scope.snapshots),
         "questions": {
@@ -331,6 +363,8 @@ def upgraded(board: Leaderboard) -> Leaderboard:
             "latency_p95",
             "cost_per_1000",
             "tokens_per_answer",
+            "energy_wh_per_1000",
+            "energy_source",
         )
     )
     return {
@@ -340,7 +374,7 @@ def upgraded(board: Leaderboard) -> Leaderboard:
         "margins": {},
         "slices": [],
         "rows": [
-            {**unknown, "guards": [], "difference_spread": row.get("difference_deviation"), **row}
+            {**unknown, "guards": [], "given_up": 0, "difference_spread": row.get("difference_deviation"), **row}
             for row in board["rows"]
         ],
     }
@@ -362,7 +396,7 @@ def _describe(variant: Variant, scope: Scope, prompt_versions: Mapping[str, int]
         "variant": variant.name,
         "fingerprint": variant.fingerprint,
         "index": variant.index,
-        "snapshot": scope.snapshots[variant.index],
+        "snapshot": scope.snapshots.get(variant.index),
         "prompt": variant.prompt.name,
         "prompt_version": prompt_versions[variant.prompt_reference],
         "search_mode": variant.search_mode,
@@ -373,9 +407,11 @@ def _describe(variant: Variant, scope: Scope, prompt_versions: Mapping[str, int]
     }
 
 
-def _averages(one: Measured, unanswerable: Sequence[bool]) -> dict[str, dict[str, float | int | None]]:
+def _averages(
+    one: Measured, unanswerable: Sequence[bool], metrics: Iterable[str]
+) -> dict[str, dict[str, float | int | None]]:
     result: dict[str, dict[str, float | int | None]] = {}
-    for metric in METRICS:
+    for metric in metrics:
         halves: dict[str, float | int | None] = {}
         for half, wanted in (("answerable", False), ("unanswerable", True)):
             values = [
@@ -418,12 +454,25 @@ def _costs(one: Measured) -> Row:
         "cost": sum(usage.get("cost", 0.0) for usage in usages),
         "currency": next((usage["currency"] for usage in usages if usage.get("cost")), "USD"),
         "cost_per_1000": 1000 * sum(usage.get("cost", 0.0) for usage in paid) / len(paid) if paid else None,
+        "answers": len(paid),
         "tokens_per_answer": sum(usage.get("input_tokens", 0) + usage.get("output_tokens", 0) for usage in paid)
         / len(paid)
         if paid
         else None,
         "latency_median": median(latencies) if latencies else None,
         "latency_p95": sorted(latencies)[math.ceil(0.95 * len(latencies)) - 1] if latencies else None,
+    }
+
+
+def _energy(costs: Row, variant: Variant, models: Models) -> Row:
+    """Watt hours of 1000 answers by what the answering model states (models.yaml); None where it states nothing."""
+    stated = models.energy(variant.model)
+    if stated is None or not costs["answers"]:
+        return {"energy_wh_per_1000": None, "energy_source": None}
+    read, written = (costs[key] / costs["answers"] / 1000 for key in ("input_tokens", "output_tokens"))
+    return {
+        "energy_wh_per_1000": read * stated.input_wh_per_million + written * stated.output_wh_per_million,
+        "energy_source": f"{variant.model}: {stated.source}",
     }
 
 
@@ -434,4 +483,5 @@ def _point(row: Row) -> pareto.Point:
         round(row["decision"]["estimate"], 12),
         row["cost_per_1000"] or (math.inf if row["tokens_per_answer"] is None else row["tokens_per_answer"] * 1e-12),
         row["latency_p95"],
+        row["energy_wh_per_1000"],
     )

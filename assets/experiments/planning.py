@@ -12,6 +12,7 @@ and the version of this code. What a question retrieves decides the key and is i
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from assets.evaluation.dataset import Question
 from assets.experiments.retrievals import Searcher, retrieve
@@ -25,15 +26,25 @@ from resources.vector_index import SearchHit, SearchResult
 CODE_VERSION = "1"
 
 
-@dataclass(frozen=True)
+#: Parts of a hit that many hits have alike.
+_SHARED = ("text", "title", "path", "source", "chunk_hash", "text_hash", "chunker", "language", "heading_path")
+
+
+@dataclass(frozen=True, slots=True)
 class Trial:
-    """One variant on one question, with what was retrieved for it."""
+    """One variant on one question, with what was retrieved for it.
+
+    Attributes:
+        prompt_key: hash of all that can change the answer: trials that share it are asked once.
+        hits_key: hash of all of what was retrieved that a prompt or a metric can see.
+    """
 
     fingerprint: str
     variant: Variant
     question: Question
     result: SearchResult
     prompt_key: str = field(repr=False)
+    hits_key: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
@@ -65,11 +76,25 @@ def plan_trials(
     settings = {_setting(variant): variant for variant in variants}
     found = {
         setting: retrieve(
-            database, searcher, variant, questions, scope.snapshots[variant.index], run_id=run_id, lease=lease
+            database, searcher, variant, questions, scope.snapshots.get(variant.index, 0), run_id=run_id, lease=lease
         )
         for setting, variant in settings.items()
     }
-    results = {setting: one.results for setting, one in found.items()}
+    trials = derive(database, variants, scope, {setting: one.results for setting, one in found.items()})
+    searched = sum(one.searched for one in found.values())
+    wanted = sum(variant.task is None for variant in settings.values()) * len(questions)
+    return Plan(trials, searched, time.monotonic() - began, wanted - searched)
+
+
+def derive(
+    database: Database, variants: Sequence[Variant], scope: Scope, results: Mapping[str, Sequence[SearchResult]]
+) -> tuple[Trial, ...]:
+    """The trials of variants, in their order, on what each question retrieved.
+
+    Args:
+        results: {``Variant.searching``: one result for each question of the scope}.
+    """
+    _share_texts(results)
     texts = _text_hashes(database, {hit.version_id for ones in results.values() for one in ones for hit in one.hits})
     keys = {setting: [_hits_key(one.hits, texts) for one in ones] for setting, ones in results.items()}
     trials = []
@@ -94,10 +119,20 @@ def plan_trials(
                     question=question,
                     result=result,
                     prompt_key=fingerprint([variant.answering, question.question, hits]),
+                    hits_key=hits,
                 )
             )
-    searched = sum(one.searched for one in found.values())
-    return Plan(tuple(trials), searched, time.monotonic() - began, len(settings) * len(questions) - searched)
+    return tuple(trials)
+
+
+def _share_texts(results: Mapping[str, Sequence[SearchResult]]) -> None:
+    """Let equal texts of hits be one object: several settings find the same chunks, and a plan holds all of them."""
+    pool: dict[Any, Any] = {}
+    for result in (one for ones in results.values() for one in ones):
+        for hit in result.hits:
+            for name in _SHARED:
+                value = getattr(hit, name)
+                object.__setattr__(hit, name, pool.setdefault(value, value))  # an equal value: the hit stays what it is
 
 
 def _setting(variant: Variant) -> str:

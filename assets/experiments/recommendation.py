@@ -14,9 +14,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from assets.evaluation.metrics import semantic_metrics
 from assets.evaluation.metrics.base import METRICS
-from assets.experiments import guards
+from assets.experiments import guards, task_board
 from assets.experiments.diagnosis import diagnose
+from assets.experiments.judged import not_calibrated
 from assets.experiments.leaderboard import Leaderboard, Row
 from assets.experiments.statistics import (
     POWER,
@@ -46,6 +48,7 @@ def recommend(leaderboard: Leaderboard) -> Recommendation:
     The verdicts, in the order they are looked for; every one but the last two rests on a test at level
     1 - confidence, adjusted by Holm over the variants it is made for:
 
+    - ``inform only``: a judge that the decision metric or a guard rests on is not calibrated; this comes before all.
     - ``promote``: better than the champion (adjusted p below the level, and the whole interval of the difference above
       zero), with all guards held. Of several the one with the highest mean.
     - ``promote cheaper``: takes at least ``margins.minimum_saving`` less than the champion, is shown not to be worse by
@@ -87,13 +90,21 @@ def recommend(leaderboard: Leaderboard) -> Recommendation:
         verdict = "not enough evidence"
         power = _power(leaderboard, challengers[0])
         why = _not_enough(leaderboard, challengers[0], champion, power)
+    if unproven := not_calibrated(leaderboard.get("judges", {})):
+        verdict, chosen, power = "inform only", champion, None
+        why = _inform_only(leaderboard, rows[0], champion, unproven)
     promoted = verdict.startswith("promote")
     subject = chosen if promoted or verdict in ("keep", "equal") else rows[0]
     cost = _cost(chosen, champion) if promoted else None
     alternatives = _alternatives(leaderboard, chosen) if verdict == "promote" else []
     uncertain = _uncertain(leaderboard, chosen, champion)
     diagnosis = diagnose(subject)
-    sentences = [why, *([cost["text"]] if cost else []), *(one["text"] for one in alternatives)]
+    sentences = [
+        why,
+        *_selected(leaderboard),
+        *([cost["text"]] if cost else []),
+        *(one["text"] for one in alternatives),
+    ]
     return {
         "verdict": verdict,
         "recommended": chosen["variant"] if promoted else None,
@@ -255,6 +266,19 @@ def _guarded(champion: Row, proven: Sequence[Row], broken: bool) -> str:
     return f"{opening} {champion['variant']}. What is shown to be better on the decision metric does not pass its guards: {found}."
 
 
+def _inform_only(leaderboard: Leaderboard, best: Row, champion: Row, unproven: Sequence[str]) -> str:
+    found = (
+        f"{best['variant']} has the highest mean, {_interval(best['decision'])} against {_interval(champion['decision'])} of the "
+        f"champion {champion['variant']}, difference {_signed(best['difference'])}"
+        if best["difference"]
+        else f"the champion {champion['variant']} has the highest mean, {_interval(best['decision'])}"
+    )
+    return (
+        f"For information only, nothing is recommended: what would decide is said by a judge that has not shown how far it "
+        f"agrees with people. {'; '.join(unproven)}. By {_metric(leaderboard)}, {found}, on {_questions(leaderboard)}."
+    )
+
+
 def _equals(leaderboard: Leaderboard, champion: Row, equal: Sequence[Row]) -> str:
     tests = "; ".join(
         f"{row['variant']} {_signed(row['difference'])}, within [{row['equivalence']['low']:+.3f}, "
@@ -290,6 +314,18 @@ def _not_enough(leaderboard: Leaderboard, best: Row, champion: Row, power: dict[
     return text + "; the one seen is that large, so repeat with new questions before deciding."
 
 
+def _selected(leaderboard: Leaderboard) -> list[str]:
+    """How the variants that are compared were chosen, where not all of the grid are."""
+    search = leaderboard.get("search")
+    if not search:
+        return []
+    return [
+        f"Selected on these questions by {search['strategy']}: of {_count(search['grid'], 'variant')} {search['asked_all']} were "
+        f"asked all of them ({search['trials']['asked']} of {search['trials']['grid']} trials); a variant chosen this way becomes "
+        "champion only when held-back questions confirm it."
+    ]
+
+
 def _not_held(row: Row) -> str:
     return "; ".join(guards.describe(guard) for guard in row["guards"] if guard["state"] != "held")
 
@@ -318,7 +354,7 @@ def _power(leaderboard: Leaderboard, row: Row) -> dict[str, Any]:
 
 def _cost(chosen: Row, champion: Row) -> dict[str, Any]:
     """What answers of the chosen variant take, beside those of the champion."""
-    facts = ("cost_per_1000", "tokens_per_answer", "latency_median", "latency_p95")
+    facts = ("cost_per_1000", "tokens_per_answer", "latency_median", "latency_p95", "energy_wh_per_1000")
     parts = []
     if chosen["cost_per_1000"] or champion["cost_per_1000"]:
         parts.append(
@@ -334,9 +370,14 @@ def _cost(chosen: Row, champion: Row) -> dict[str, Any]:
         parts.append(
             f"95 % of answers within {chosen['latency_p95'] * 1000:.0f} ms instead of {champion['latency_p95'] * 1000:.0f} ms"
         )
+    mine, theirs = chosen.get("energy_wh_per_1000"), champion.get("energy_wh_per_1000")
+    if mine is not None and theirs is not None:
+        parts.append(
+            f"{mine:.3g} Wh per 1000 answers instead of {theirs:.3g}{_change(mine, theirs)}, as the models state"
+        )
     return {
-        **{fact: chosen[fact] for fact in facts},
-        "champion": {fact: champion[fact] for fact in facts},
+        **{fact: chosen.get(fact) for fact in facts},
+        "champion": {fact: champion.get(fact) for fact in facts},
         "currency": chosen["currency"],
         "saving": _saving(chosen, champion),
         "text": f"It takes {'; '.join(parts)}." if parts else "What it costs was not recorded.",
@@ -431,6 +472,15 @@ def _next(
                 f"with probability {power['power']:.0%}, the one seen is smaller",
             }
         )
+    found += [
+        {
+            "try": "compare the judge with people, and let it decide only when it agrees with them",
+            "change": f"calibration.labels in judges/{state['judge']}.yaml, then genaiops judges calibrate {state['judge']}",
+            "because": state["why"],
+        }
+        for state in leaderboard.get("judges", {}).values()
+        if state["decides"] and not state["calibrated"]
+    ]
     found += [{"try": one["advice"], "change": one["change"], "because": one["symptom"]} for one in diagnosis]
     if verdict == "not enough evidence" and leaderboard["margins"].get("non_inferiority") is None:
         found.append(
@@ -443,8 +493,12 @@ def _next(
     if verdict in ("keep", "equal") and not diagnosis:
         found.append(
             {
-                "try": "compare something that differs more: another chunking, embedder, prompt or model",
-                "change": "grid.index, grid.prompt, grid.model",
+                "try": "compare something that differs more: other examples, another prompt or model"
+                if leaderboard.get("task")
+                else "compare something that differs more: another chunking, embedder, prompt or model",
+                "change": "grid.context, grid.prompt, grid.model"
+                if leaderboard.get("task")
+                else "grid.index, grid.prompt, grid.model",
                 "because": "no symptom points anywhere, and the variants compared are not better",
             }
         )
@@ -457,10 +511,27 @@ def _caveats(leaderboard: Leaderboard) -> list[str]:
     offline = sorted({row["model"] for row in rows if row["offline"]})
     if offline:
         found.append(
-            f"{', '.join(offline)} is an offline stand-in that quotes sentences; scores say how retrieval and prompts "
+            f"{', '.join(offline)} is an offline stand-in that understands nothing; scores say whether labels, examples and "
+            "limits of the prompt reach it, not how a language model would do."
+            if leaderboard.get("task")
+            else f"{', '.join(offline)} is an offline stand-in that quotes sentences; scores say how retrieval and prompts "
             "work with it, not how a language model would answer."
         )
-    found.append("Groundedness and utilization are lexical estimates without a judge model.")
+    if not leaderboard.get("task"):
+        found.append("Groundedness and utilization are lexical estimates without a judge model.")
+    for metric, state in leaderboard.get("judges", {}).items():
+        if not state["calibrated"]:
+            found.append(f"{metric} informs and decides nothing: {state['why']}.")
+        if missing := state["failed"] + state["unasked"]:
+            found.append(
+                f"{metric} has no value on {_count(missing, 'trial')}, because the judge gave no usable verdict; they are left out."
+            )
+    unreadable = max(rows, key=lambda row: row.get("unreadable", 0))
+    if unreadable.get("unreadable"):
+        found.append(
+            f"{_count(sum(row.get('unreadable', 0) for row in rows), 'answer')} had not the form that was asked for and count "
+            f"as the worst; most of {unreadable['variant']} ({unreadable['unreadable']})."
+        )
     questions = leaderboard["questions"]
     if questions["groups"] < questions["compared"]:
         found.append(
@@ -477,7 +548,7 @@ def _caveats(leaderboard: Leaderboard) -> list[str]:
         found.append(
             f"{_count(questions['stale'], 'question')} left out, because a snapshot shows another text of their evidence."
         )
-    if not questions["unanswerable"]:
+    if not questions["unanswerable"] and not leaderboard.get("task"):
         found.append("No unanswerable questions: whether a variant refuses when it should was not measured.")
     return found
 
@@ -485,11 +556,13 @@ def _caveats(leaderboard: Leaderboard) -> list[str]:
 def _questions(leaderboard: Leaderboard) -> str:
     questions = leaderboard["questions"]
     groups = f" in {questions['groups']} groups" if questions["groups"] < questions["compared"] else ""
-    return f"{questions['compared']} questions{groups}"
+    return f"{questions['compared']} {task_board.noun(leaderboard)}{groups}"
 
 
 def _metric(leaderboard: Leaderboard) -> str:
-    return METRICS[leaderboard["decision_metric"]].title.lower()
+    metric = leaderboard["decision_metric"]
+    known = METRICS.get(metric) or semantic_metrics.DEFINITIONS.get(metric)
+    return known.title.lower() if known else leaderboard["judges"][metric]["title"]
 
 
 def _interval(values: dict[str, float]) -> str:

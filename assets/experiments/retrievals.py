@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from psycopg.types.json import Jsonb
 
-from resources.answerer import Variant
+from resources.answerer import Variant, no_search
 from resources.erased_documents import erased_among
 from resources.fingerprint import fingerprint, text_hash
 from resources.index_config import RetrievalConfig
@@ -77,9 +77,13 @@ def retrieve(
     A retrieval that failed, or of which a step was skipped because of trouble, is not remembered: the next run tries
     again.
 
+    A variant for a task without documents finds nothing, without a search.
+
     Raises:
         As ``Retriever.retrieve_many``. StaleLeaseError: another run took the experiment over.
     """
+    if variant.task is not None:
+        return Found((no_search(),) * len(questions), 0)
     with database.connect() as connection:
         base = _base(connection, variant, snapshot)
         keys = [fingerprint([base, question]) for question in questions]
@@ -102,6 +106,19 @@ def retrieve(
             _remember(connection, new, snapshot, run_id)
         known |= new
     return Found(tuple(known[key] for key in keys), len(missing))
+
+
+def remembered(
+    database: Database, variant: Variant, questions: Sequence[str], snapshot: int
+) -> list[SearchResult | None]:
+    """What is on record of the retrievals of ``variant``, in the order of the questions; None where nothing is."""
+    if variant.task is not None:
+        return [no_search()] * len(questions)
+    with database.connect() as connection:
+        base = _base(connection, variant, snapshot)
+        keys = [fingerprint([base, question]) for question in questions]
+        known = _recall(connection, variant.index, snapshot, variant.search_mode, keys)
+    return [known.get(key) for key in keys]
 
 
 def read_range(hit: SearchHit) -> tuple[int, int]:

@@ -7,16 +7,20 @@ Does not belong here: each step's own work (trials.py, scores.py, leaderboard.py
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from psycopg.types.json import Jsonb
 
 from assets.evaluation.dataset import Question, read_dataset
 from assets.evaluation.holdout import record_use
 from assets.evaluation.metrics.base import METRICS, metric_fingerprint
+from assets.evaluation.metrics.catalogue import metrics_of
+from assets.evaluation.metrics.semantic_metrics import semantic_fingerprints, semantic_metrics
+from assets.experiments import early_out, planning, report, searching, trials
 from assets.experiments import leaderboard as boards
-from assets.experiments import planning, report, trials
 from assets.experiments import recommendation as recommendations
 from assets.experiments.champion import (
     EVIDENCE_KIND,
@@ -26,12 +30,15 @@ from assets.experiments.champion import (
     settings_fingerprint,
 )
 from assets.experiments.checks import CHECKS, decided_questions
+from assets.experiments.judged import JudgeStates, Judging, judge_states, judging_of
 from assets.experiments.leaderboard import Leaderboard
 from assets.experiments.planning import Plan
+from assets.experiments.readiness import refuse_unbuilt
 from assets.experiments.recommendation import Recommendation
 from assets.experiments.records import TrialOutcome, read_outcomes
 from assets.experiments.scope import Scope, resolve_scope
 from assets.experiments.scores import Scores, score_trials
+from assets.experiments.sharing import Sharing, measure_sharing
 from assets.experiments.slices import groups_of
 from assets.experiments.trials import Progress, TrialWork
 from assets.experiments.variants import expand, register_variants
@@ -55,6 +62,7 @@ class Experiment:
     Attributes:
         models: the platform's models, charging every request to ``budget``.
         scope: questions and snapshots, the same for all trials of the run.
+        judging: the judges that score every trial; None without any.
     """
 
     config: ExperimentConfig
@@ -69,17 +77,32 @@ class Experiment:
     prompt_versions: Mapping[str, int]
     champion: Champion
     scope: Scope
+    judging: Judging | None = None
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """The trials of a run with their records and scores; ``seconds`` by step."""
+    """The trials of a run with their records and scores; ``seconds`` by step.
+
+    Attributes:
+        variants: those of the plan, in its order.
+        search: what a strategy left out where and why; None when every variant of the grid was asked everything.
+        earlier: fingerprints of trials of rounds before, beside those of the plan.
+    """
 
     plan: Plan
     work: TrialWork
     outcomes: Mapping[str, TrialOutcome]
     scores: Scores
     seconds: Mapping[str, float]
+    variants: tuple[Variant, ...] = ()
+    search: Mapping[str, Any] | None = None
+    earlier: frozenset[str] = frozenset()
+
+    @property
+    def rests_on(self) -> set[str]:
+        """Fingerprints of all trials that a result of it rests on."""
+        return {trial.fingerprint for trial in self.plan.trials} | self.earlier
 
 
 @dataclass(frozen=True)
@@ -100,6 +123,11 @@ class Result:
     files: Mapping[str, Path]
     confirmation_work: TrialWork
 
+    @property
+    def sharing(self) -> Mapping[str, Any]:
+        """What the variants have in common (``Sharing.to_json``); empty in results of earlier versions."""
+        return self.leaderboard.get("sharing") or {}
+
 
 @contextmanager
 def prepared(platform: Platform, name: str, run_id: str, lease: Lease) -> Iterator[Experiment]:
@@ -109,16 +137,21 @@ def prepared(platform: Platform, name: str, run_id: str, lease: Lease) -> Iterat
 
     Raises:
         PermanentError: the experiment cannot be run as it is configured, or its dataset was never built.
-        SnapshotNotFoundError: an index was never published.
+        SnapshotNotFoundError: an index was never built, or not from all sources that another one shows.
     """
     config = experiment_config(platform.config, name)
-    boards.check_decision_metric(config)
+    task = platform.config.datasets[config.dataset].task_spec
+    boards.check_decision_metric(config, task.kind if task else "rag", metrics_of(platform.config, config))
+    searching.check_search(config)
     currencies = {platform.config.chat_model(model).price.currency for model in config.model_names}
     budget = Budget(config.budget, currency=min(currencies) if len(currencies) == 1 else "USD")
     models = platform.models.within(budget)
     index = VectorIndex(platform.database, platform.config, models)
     with platform.database.connect() as connection:
         variants = tuple(expand(platform.config, models, config, connection))
+    judging = judging_of(platform.database, platform.config, models, config, run_id)
+    with platform.database.connect() as connection:
+        refuse_unbuilt(connection, platform, name, config.index_names)
     snapshots = {one: index.serving(one) for one in config.index_names}
     pin = f"experiment:{name}:running"
     with platform.database.connect() as connection:
@@ -141,6 +174,7 @@ def prepared(platform: Platform, name: str, run_id: str, lease: Lease) -> Iterat
             prompt_versions=versions,
             champion=champion,
             scope=scope,
+            judging=judging,
         )
     finally:
         with platform.database.connect() as connection:
@@ -161,13 +195,39 @@ def measure(
     scope: Scope | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Measurement:
-    """Run and score the trials that are missing, of all variants on the experiment's questions by default."""
-    database, scope = experiment.platform.database, scope or experiment.scope
-    retriever = experiment.answerer.retriever
+    """Run and score the trials that are missing: by default as the strategy of the experiment has it (``search``)."""
+    if variants is None and scope is None and experiment.config.search.strategy != "grid":
+        found = searching.search(experiment, partial(_measure, experiment, progress=progress))
+        return replace(found.measurement, variants=found.variants, search=found.trace, earlier=found.rests_on)
+    return _measure(experiment, variants or experiment.variants, scope or experiment.scope, progress=progress)
+
+
+def _measure(
+    experiment: Experiment,
+    variants: Sequence[Variant],
+    scope: Scope,
+    *,
+    progress: Progress,
+    metrics: Sequence[str] | None = None,
+    of: int | None = None,
+    settled: frozenset[str] = frozenset(),
+) -> Measurement:
+    """Run and score the trials of every variant on every question that are missing.
+
+    Args:
+        metrics: ids; all by default.
+        of: so many trials ``maximum_failed_share`` is a share of, where these are a part of them.
+        settled: trials that failed in this run already.
+    """
+    database, retriever = experiment.platform.database, experiment.answerer.retriever
+    config = experiment.config
+    if of is not None:
+        share = config.maximum_failed_share * max(1.0, of / max(1, len(variants) * len(scope.questions)))
+        config = config.model_copy(update={"maximum_failed_share": min(1.0, share)})
     plan = planning.plan_trials(
         database,
         retriever,
-        variants or experiment.variants,
+        variants,
         scope,
         run_id=experiment.run_id,
         lease=experiment.lease,
@@ -177,21 +237,27 @@ def measure(
         database,
         experiment.answerer,
         experiment.platform.config,
-        experiment.config,
+        config,
         scope,
         plan,
         run_id=experiment.run_id,
         lease=experiment.lease,
         progress=progress,
+        settled=settled,
     )
     ran = time.monotonic()
     outcomes = read_outcomes(database, plan)
-    scores = score_trials(database, plan, outcomes, list(METRICS))
+    judging = experiment.judging and experiment.judging.of(metrics)
+    wanted = list(METRICS if metrics is None else metrics)
+    semantic = semantic_metrics(experiment.models)
+    semantic = {key: one for key, one in semantic.items() if metrics is None or key in metrics}
+    scores = score_trials(database, plan, outcomes, wanted, judging=judging, semantic=semantic, lease=experiment.lease)
     return Measurement(
         plan=plan,
-        work=work,
+        work=replace(work, stopped=work.stopped or scores.stopped),
         outcomes=outcomes,
         scores=scores,
+        variants=tuple(variants),
         seconds={"retrieval": plan.seconds, "trials": ran - began, "scores": time.monotonic() - ran},
     )
 
@@ -207,8 +273,9 @@ def conclude(experiment: Experiment, measurement: Measurement, outcomes: Sequenc
     Args:
         outcomes: the checks the result rests on; none of them blocking it.
     """
-    key = _result_fingerprint(experiment, measurement)
-    folder = experiment.platform.artifacts / "experiments" / experiment.config.name
+    states = judges_as_they_stand(experiment)
+    key = _result_fingerprint(experiment, measurement, states)
+    folder = early_out.folder_of(experiment.platform, experiment.config.name)
     with experiment.platform.database.connect() as connection:
         newest = connection.execute(
             """SELECT result_id, fingerprint, leaderboard, recommendation FROM experiment_result
@@ -216,13 +283,14 @@ def conclude(experiment: Experiment, measurement: Measurement, outcomes: Sequenc
             (experiment.config.name,),
         ).fetchone()
     confirmation_work = TrialWork()
-    rests_on = {trial.fingerprint for trial in measurement.plan.trials}
+    rests_on = measurement.rests_on
     stands = bool(newest and newest[1] == key)
     if newest and stands and not recommendations.is_pending(newest[3]):
         result_id, _, board, recommendation = newest
+        _renew_inputs(experiment, result_id, measurement, outcomes)
     else:
         measured = boards.measure(
-            experiment.variants, experiment.scope, measurement.plan, measurement.outcomes, measurement.scores
+            measurement.variants, experiment.scope, measurement.plan, measurement.outcomes, measurement.scores
         )
         board = {
             **boards.build(
@@ -232,9 +300,13 @@ def conclude(experiment: Experiment, measurement: Measurement, outcomes: Sequenc
                 champion=experiment.champion.variant.name,
                 prompt_versions=experiment.prompt_versions,
                 models=experiment.models,
+                metrics=metrics_of(experiment.platform.config, experiment.config),
             ),
             "champion_reason": experiment.champion.reason,
             "settings": settings_fingerprint(experiment.config),
+            "sharing": _sharing(experiment, measurement).to_json(),
+            **({"search": measurement.search} if measurement.search is not None else {}),
+            **({"judges": _judges(states, measurement)} if states else {}),
         }
         recommendation = recommendations.recommend(board)
         if recommendation["recommended"] and experiment.config.split == "dev":
@@ -244,7 +316,8 @@ def conclude(experiment: Experiment, measurement: Measurement, outcomes: Sequenc
             result_id, _, board, recommendation = newest  # still not confirmed: nothing new to record
         else:
             stands = False
-            result_id = _record(experiment, key, board, recommendation, outcomes, rests_on)
+            planned = len(measurement.plan.trials)
+            result_id = _record(experiment, key, board, recommendation, outcomes, rests_on, planned)
             crash_point("experiments.result_committed")
     files = report.write(
         folder, result_id, board, recommendation, measurement.plan, measurement.outcomes, measurement.scores
@@ -260,6 +333,33 @@ def conclude(experiment: Experiment, measurement: Measurement, outcomes: Sequenc
     )
 
 
+def judges_as_they_stand(experiment: Experiment) -> JudgeStates:
+    """The judges of a run, and whether they may decide; empty without any."""
+    if experiment.judging is None:
+        return {}
+    with experiment.platform.database.connect() as connection:
+        return judge_states(connection, experiment.platform.config, experiment.models, experiment.config)
+
+
+def _judges(states: JudgeStates, measurement: Measurement) -> dict[str, Any]:
+    """What the leaderboard says of the judges: how they stand, and what they did to the trials."""
+    return {metric: {**state, **measurement.scores.judged[metric].to_json()} for metric, state in states.items()}
+
+
+def _sharing(experiment: Experiment, measurement: Measurement) -> Sharing:
+    with experiment.platform.database.connect() as connection:
+        return measure_sharing(
+            connection,
+            experiment.platform.config,
+            experiment.scope,
+            measurement.plan,
+            measurement.outcomes,
+            metrics_of(experiment.platform.config, experiment.config),
+            generations=measurement.work.generations,
+            scores=measurement.scores.computed,
+        )
+
+
 def _confirm(experiment: Experiment, board: Leaderboard, recommendation: Recommendation) -> tuple[TrialWork, set[str]]:
     """Ask champion and recommended variant the held-back questions, and add what comes out to the recommendation.
 
@@ -272,7 +372,8 @@ def _confirm(experiment: Experiment, board: Leaderboard, recommendation: Recomme
         scope = resolve_scope(
             connection, experiment.platform.config, experiment.config, experiment.scope.snapshots, split="test"
         )
-    if not decided_questions(experiment.config.decision_metric, scope.questions):
+    metrics = metrics_of(experiment.platform.config, experiment.config)
+    if not decided_questions(experiment.config.decision_metric, scope.questions, metrics):
         recommendation["caveats"].append("The dataset has no held-back (test) questions to confirm the choice on.")
         return TrialWork(), set()
     by_name = {variant.name: variant for variant in experiment.variants}
@@ -311,7 +412,7 @@ def _confirm(experiment: Experiment, board: Leaderboard, recommendation: Recomme
     return measurement.work, {trial.fingerprint for trial in measurement.plan.trials}
 
 
-def _result_fingerprint(experiment: Experiment, measurement: Measurement) -> str:
+def _result_fingerprint(experiment: Experiment, measurement: Measurement, states: JudgeStates) -> str:
     return fingerprint(
         {
             "code": [
@@ -324,8 +425,11 @@ def _result_fingerprint(experiment: Experiment, measurement: Measurement) -> str
             "metrics": [metric_fingerprint(metric) for metric in METRICS],
             "checks": list(CHECKS),  # a promotion asks for the evidence of each
             "trials": [
-                [trial.fingerprint, measurement.outcomes[trial.fingerprint].status] for trial in measurement.plan.trials
+                [trial.fingerprint, measurement.outcomes[trial.fingerprint].state] for trial in measurement.plan.trials
             ],
+            **({"search": measurement.search} if measurement.search is not None else {}),
+            **({"judges": _judges(states, measurement)} if states else {}),
+            **({"semantic": semantic} if (semantic := semantic_fingerprints(experiment.models)) else {}),
         }
     )  # fmt: skip
 
@@ -337,6 +441,7 @@ def _record(
     recommendation: Recommendation,
     outcomes: Sequence[CheckOutcome],
     rests_on: set[str],
+    planned: int,
 ) -> int:
     """Write the result with its evidence and trials, and move the pins to its snapshots, in one transaction."""
     name = experiment.config.name
@@ -360,6 +465,7 @@ def _record(
         connection.execute(
             "INSERT INTO result_trial (result_id, trial) SELECT %s, unnest(%s::text[])", (row[0], sorted(rests_on))
         )
+        _describe_inputs(connection, experiment, row[0], outcomes, planned)
         record_evidence(connection, EVIDENCE_KIND, name, key, outcomes, experiment.run_id)
         recommended = [one for one in experiment.variants if one.name == recommendation["recommended"]]
         for variant in recommended:
@@ -373,6 +479,43 @@ def _record(
             )
         _pin(connection, f"experiment:{name}", experiment.scope.snapshots)
     return row[0]
+
+
+def _renew_inputs(
+    experiment: Experiment, result_id: int, measurement: Measurement, outcomes: Sequence[CheckOutcome]
+) -> None:
+    """Write down what a result that still stands was found from this time."""
+    with experiment.platform.database.connect() as connection:
+        experiment.lease.check(connection)
+        _describe_inputs(connection, experiment, result_id, outcomes, len(measurement.plan.trials))
+
+
+def _describe_inputs(
+    connection: Connection, experiment: Experiment, result_id: int, outcomes: Sequence[CheckOutcome], planned: int
+) -> None:
+    """Write down what a result was computed from, so that the next run can tell whether it has anything to do."""
+    counts = connection.execute(
+        """SELECT count(*), count(*) FILTER (WHERE status = 'failed')
+           FROM result_trial JOIN trial ON trial.fingerprint = result_trial.trial WHERE result_id = %s""",
+        (result_id,),
+    ).fetchone()
+    assert counts is not None
+    inputs = early_out.inputs_fingerprint(
+        connection,
+        experiment.platform,
+        experiment.config,
+        experiment.variants,
+        experiment.champion.variant,
+        experiment.scope.snapshots,
+    )
+    connection.execute(
+        "UPDATE experiment_result SET inputs = %s, outcomes = %s WHERE result_id = %s",
+        (
+            inputs,
+            Jsonb(early_out.described(outcomes, trials=planned, rests_on=counts[0], failed=counts[1])),
+            result_id,
+        ),
+    )
 
 
 def _pin(connection: Connection, pinned_by: str, snapshots: Mapping[str, int]) -> None:

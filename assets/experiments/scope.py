@@ -51,7 +51,8 @@ def resolve_scope(
     Evidence in a source that an index does not cover stays in: not finding it is that index's own choice.
 
     Raises:
-        PermanentError: the split is kept for few-shot examples, or the dataset was never built.
+        PermanentError: the split is kept for few-shot examples, or the dataset was never built, or before its header asked
+            for another task, other labels or other fields.
     """
     split = split or experiment.split
     if split == "train":
@@ -59,6 +60,12 @@ def resolve_scope(
             f"experiment {experiment.name}: the train split is for few-shot examples and is never scored; set split to dev"
         )
     dataset = read_dataset(connection, experiment.dataset)
+    header = config.datasets.get(experiment.dataset)
+    if header is not None and header.task_spec != dataset.task:  # else prompts would ask for other labels than are read
+        raise PermanentError(
+            f"experiment {experiment.name}: the header of dataset {dataset.dataset} asks for something else than its version "
+            f"{dataset.version}; materialize evaluation_dataset for partition {dataset.dataset!r} first"
+        )
     active = dataset.split(split)
     stale: set[str] = set()
     for index, snapshot in sorted(snapshots.items()):

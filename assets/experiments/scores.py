@@ -2,22 +2,29 @@
 
 Belongs here: finding the (trial, metric) pairs without a value of today's definition, computing and storing them; for
 the trials of a run, and for those on record (``rescore``).
-Does not belong here: what a metric means (assets/evaluation/metrics), and averaging (leaderboard.py).
+Does not belong here: what a metric means (assets/evaluation/metrics), asking judges (judge_scores.py), and averaging
+(leaderboard.py).
 
 A score whose metric has another fingerprint now counts as missing and is replaced; no trial is run for it.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from assets.evaluation.dataset import Question, read_dataset
+from assets.evaluation.judging.judged_metrics import is_judged
 from assets.evaluation.metrics.base import METRICS, TrialRecord, definition_of, metric_fingerprint, score
-from assets.evaluation.metrics.records import Part
+from assets.evaluation.metrics.records import Group, Part
+from assets.evaluation.metrics.semantic_metrics import SemanticMetric, is_semantic
+from assets.experiments import verdicts
+from assets.experiments.judge_scores import Judged, judge_trials
+from assets.experiments.judged import Judging
 from assets.experiments.planning import Plan
 from assets.experiments.records import TrialOutcome, record_of, supplied_ranges
 from assets.experiments.retrievals import read_range
+from assets.experiments.score_rows import ScoreRow
 from resources.answerer import Citation
 from resources.errors import PermanentError
 from resources.platform import Platform
@@ -27,7 +34,7 @@ from resources.vector_index import SearchHit
 #: Trials scored and stored at once: memory is bounded by it.
 BATCH_SIZE = 2000
 
-Values = dict[str, float | None]
+Values = MutableMapping[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -37,10 +44,18 @@ class Scores:
     Attributes:
         values: {trial fingerprint: {metric id: value, or None where the metric is undefined}}.
         computed: (trial, metric) pairs that had no value of today's definition yet.
+        judged: by metric of a judge, what it did; a trial it failed on has None in ``values`` and is counted there.
     """
 
     values: Mapping[str, Values]
     computed: int
+    judged: Mapping[str, Judged] = field(default_factory=dict)
+
+    @property
+    def stopped(self) -> str | None:
+        """Why a judge was not asked about all trials, if one was not."""
+        found = [f"{metric}: {one.stopped}" for metric, one in self.judged.items() if one.stopped]
+        return found[0] if found else None
 
 
 @dataclass(frozen=True)
@@ -90,10 +105,23 @@ class _Scorable:
 
 
 def score_trials(
-    database: Database, plan: Plan, outcomes: Mapping[str, TrialOutcome], metrics: Sequence[str]
+    database: Database,
+    plan: Plan,
+    outcomes: Mapping[str, TrialOutcome],
+    metrics: Sequence[str],
+    *,
+    judging: Judging | None = None,
+    semantic: Mapping[str, SemanticMetric] | None = None,
+    lease: Lease | None = None,
 ) -> Scores:
-    """Read the scores of all trials on record, computing and storing those that are missing."""
+    """Read the scores of all trials on record, computing and storing those that are missing.
+
+    Args:
+        metrics: ids; those of judges are scored by ``judging``, those with a model of their own by ``semantic``, and by
+            nothing without it.
+    """
     trials = {trial.fingerprint: trial for trial in plan.trials if trial.fingerprint in outcomes}
+    metrics = [metric for metric in metrics if not is_judged(metric) and not is_semantic(metric)]
     with database.connect() as connection:
         values = _read(connection, list(trials), metrics)
 
@@ -101,10 +129,58 @@ def score_trials(
         return {key: _Scorable(trials[key].question, trials[key].result.hits, outcomes[key]) for key in keys}
 
     computed = sum(
-        _score_missing(database, list(trials)[start : start + BATCH_SIZE], metrics, values, load)
+        _score_missing(database, list(trials)[start : start + BATCH_SIZE], metrics, values, load, lease)
         for start in range(0, len(trials), BATCH_SIZE)
     )
-    return Scores(values, computed)
+    for one in (semantic or {}).values():
+        for start in range(0, len(trials), BATCH_SIZE):
+            computed += _score_semantic(database, list(trials)[start : start + BATCH_SIZE], one, values, load, lease)
+    if judging is None:
+        return Scores(values, computed)
+    by_judges, judged = judge_trials(
+        database, judging, load(list(trials)), values, read=_read_judged, write=_write_judged, lease=lease
+    )
+    return Scores(values, computed + by_judges, judged)
+
+
+def _score_semantic(
+    database: Database,
+    keys: Sequence[str],
+    metric: SemanticMetric,
+    values: Mapping[str, Values],
+    load: Callable[[Sequence[str]], Mapping[str, _Scorable]],
+    lease: Lease | None,
+) -> int:
+    """Read the scores of a metric with a model of its own, computing and storing those that are missing."""
+    name = metric.definition.id
+    with database.connect() as connection:
+        known = _read(connection, keys, [name], [metric.fingerprint])
+    missing = [key for key in keys if name not in known[key]]
+    if missing:
+        alike: dict[tuple[Any, ...], list[str]] = defaultdict(list)
+        trials = load(missing)
+        for key, trial in trials.items():
+            seen = (trial.seen(part) for part in sorted(metric.definition.looks_at))
+            alike[(trial.question.task, trial.outcome.failed, *seen)].append(key)
+        records = [trials[group[0]].record() for group in alike.values()]
+        for group, value in zip(alike.values(), metric.score(records), strict=True):
+            for key in group:
+                known[key][name] = value
+        with database.connect() as connection:
+            if lease:
+                lease.check(connection)
+            _write(connection, [name], {key: known[key] for key in trials}, [metric.fingerprint])
+    for key in keys:
+        values[key][name] = known[key].get(name)
+    return len(missing)
+
+
+def _read_judged(connection: Connection, keys: Sequence[str], metric: str, fingerprint: str) -> dict[str, Values]:
+    return _read(connection, keys, [metric], [fingerprint])
+
+
+def _write_judged(connection: Connection, rows: Mapping[str, Values], metric: str, fingerprint: str) -> None:
+    _write(connection, [metric], rows, [fingerprint])
 
 
 def rescore(
@@ -154,7 +230,8 @@ def _rescore(database: Database, experiment: str, metrics: Sequence[str], lease:
         versions = connection.execute(
             """SELECT dataset, dataset_version, array_agg(fingerprint ORDER BY fingerprint),
                       EXISTS (SELECT FROM evaluation_dataset d WHERE (d.dataset, d.version) = (t.dataset, dataset_version))
-               FROM trial t WHERE experiment = %s GROUP BY 1, 2 ORDER BY 1, 2""",
+               FROM trial t WHERE experiment = %s AND NOT starts_with(dataset, 'interactions:')  -- live questions have no dataset
+               GROUP BY 1, 2 ORDER BY 1, 2""",
             (experiment,),
         ).fetchall()
     for dataset, version, keys, readable in versions:
@@ -218,54 +295,93 @@ def _score_missing(
 ) -> int:
     """Compute and store what is missing of a batch, adding it to ``values``; returns the number of pairs."""
     missing: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    bare = _without_verdicts(database, keys, values) if verdicts.OFFLINE in metrics else set[str]()
     for key in keys:
-        lacking = tuple(metric for metric in metrics if metric not in values[key])
+        lacking = tuple(
+            metric for metric in metrics if metric not in values[key] or (metric == verdicts.OFFLINE and key in bare)
+        )
         if lacking:
             missing[lacking].append(key)
     computed = 0
     for lacking, wanted in missing.items():
         trials = load(wanted)
-        _score(lacking, trials, values)
+        rests_on = _score(lacking, trials, values)
         with database.connect() as connection:
             if lease:
                 lease.check(connection)
             _write(connection, lacking, {key: values[key] for key in trials})
+            verdicts.write(connection, rests_on, "offline")
         computed += len(trials) * len(lacking)
     return computed
 
 
-def _score(metrics: Sequence[str], trials: Mapping[str, _Scorable], values: Mapping[str, Values]) -> None:
-    """Add scores to ``values``, computing trials that look alike to a metric once."""
+def _without_verdicts(database: Database, keys: Sequence[str], values: Mapping[str, Values]) -> set[str]:
+    """Trials scored before what a score rests on was kept."""
+    scored = [key for key in keys if values[key].get(verdicts.OFFLINE) is not None]
+    with database.connect() as connection:
+        found = verdicts.present(connection, scored, verdicts.OFFLINE, metric_fingerprint(verdicts.OFFLINE))
+    return set(scored) - found
+
+
+def _score(
+    metrics: Sequence[str], trials: Mapping[str, _Scorable], values: Mapping[str, Values]
+) -> list[verdicts.TrialVerdicts]:
+    """Add scores to ``values``, computing trials that look alike to a metric once; returns what groundedness rests on."""
     together: dict[frozenset[Part], list[str]] = defaultdict(list)
     for metric in metrics:
         together[METRICS[metric].looks_at].append(metric)
     records = {key: trial.record() for key, trial in trials.items()}
+    offline = metric_fingerprint(verdicts.OFFLINE) if verdicts.OFFLINE in metrics else ""
+    rests_on = [
+        verdicts.TrialVerdicts(key, verdicts.OFFLINE, offline, {})  # a failed trial claims nothing
+        for key, trial in trials.items()
+        if offline and trial.outcome.failed
+    ]
     for parts, mine in together.items():
         ordered = sorted(parts)
         alike: dict[tuple[Any, ...], list[str]] = defaultdict(list)
         for key, trial in trials.items():
-            alike[(trial.outcome.failed, *(trial.seen(part) for part in ordered))].append(key)
-        columns = score([records[keys[0]] for keys in alike.values()], mine)
+            alike[(trial.question.task, trial.outcome.failed, *(trial.seen(part) for part in ordered))].append(key)
+        groups = list(alike.values())
+
+        def watch(group: Group, place: int, prepared: Any, groups: list[list[str]] = groups) -> None:
+            if verdicts.OFFLINE not in group.formulas or not prepared[0]:
+                return
+            assessed, chunks = prepared
+            for key in groups[place]:
+                numbers = verdicts.passage_numbers(trials[key].outcome.supplied, chunks)
+                found = verdicts.of_assessed(records[key].answer, assessed, numbers)
+                rests_on.append(verdicts.TrialVerdicts(key, verdicts.OFFLINE, offline, found))
+
+        columns = score([records[keys[0]] for keys in groups], mine, watch=watch if verdicts.OFFLINE in mine else None)
         for metric, column in columns.items():
-            for keys, value in zip(alike.values(), column, strict=True):
+            for keys, value in zip(groups, column, strict=True):
                 for key in keys:
                     values[key][metric] = value
+    return rests_on
 
 
-def _read(connection: Connection, trials: Sequence[str], metrics: Sequence[str]) -> dict[str, Values]:
-    """Scores of today's definitions."""
-    values: dict[str, Values] = {trial: {} for trial in trials}
+def _read(
+    connection: Connection, trials: Sequence[str], metrics: Sequence[str], fingerprints: Sequence[str] | None = None
+) -> dict[str, Values]:
+    """Scores of today's definitions; of judges ``fingerprints`` says which those are."""
+    values: dict[str, Values] = {trial: ScoreRow() for trial in trials}
     for trial, found, numbers in connection.execute(
         """SELECT trial, array_agg(metric), array_agg(value)
            FROM trial_score JOIN unnest(%s::text[], %s::text[]) AS wanted (metric, fingerprint) USING (metric, fingerprint)
            WHERE trial = ANY(%s) GROUP BY trial""",
-        (list(metrics), [metric_fingerprint(metric) for metric in metrics], list(trials)),
+        (list(metrics), list(fingerprints or map(metric_fingerprint, metrics)), list(trials)),
     ):
-        values[trial] = dict(zip(found, numbers, strict=True))
+        values[trial] = ScoreRow(zip(found, numbers, strict=True))
     return values
 
 
-def _write(connection: Connection, metrics: Sequence[str], rows: Mapping[str, Values]) -> None:
+def _write(
+    connection: Connection,
+    metrics: Sequence[str],
+    rows: Mapping[str, Values],
+    fingerprints: Sequence[str] | None = None,
+) -> None:
     """Add scores, replacing those of other definitions; a trial that was erased meanwhile gets none.
 
     The order of keys is that of every other writer, so that two cannot wait for each other.
@@ -284,6 +400,6 @@ def _write(connection: Connection, metrics: Sequence[str], rows: Mapping[str, Va
            ORDER BY trial, metric
            ON CONFLICT (trial, metric) DO UPDATE SET value = EXCLUDED.value, fingerprint = EXCLUDED.fingerprint
            WHERE trial_score.fingerprint <> EXCLUDED.fingerprint""",
-        (list(metrics), [metric_fingerprint(metric) for metric in metrics]),
+        (list(metrics), list(fingerprints or map(metric_fingerprint, metrics))),
     )
     connection.execute("DROP TABLE new_score")

@@ -441,6 +441,18 @@ def _level(bounded: Callable[[float], float], bound: float) -> float:
     return 1 - _NORMAL.cdf(low)
 
 
+def resampled_sums(rows: Floats, *, resamples: int, seed: int, groups: Groups = None) -> Floats:
+    """Column sums of bootstrap resamples of the rows (of their groups): shape (resamples, columns).
+
+    For values of a whole set that are no mean, and are computed from such sums.
+    """
+
+    import numpy as np
+
+    summed, _ = _by_group(rows, groups)
+    return np.concatenate([block @ summed for block in _weights(len(summed), resamples, seed)])
+
+
 def _weights(questions: int, resamples: int, seed: int) -> Iterator[Floats]:
     """How often each question is drawn in each resample: blocks of shape (resamples, questions)."""
 

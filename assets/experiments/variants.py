@@ -55,12 +55,15 @@ class _Builder:
         self, config: ProjectConfig, models: Models, experiment: ExperimentConfig, connection: Connection | None
     ) -> None:
         self._config, self._models, self._experiment, self._connection = config, models, experiment, connection
+        self._task = config.datasets[experiment.dataset].task_spec if experiment.dataset in config.datasets else None
         self._prompt = cache(self._find_prompt)
         self._drawn: dict[tuple[int, str], tuple[FewShot, ...]] = {}
 
     def __call__(self, choice: VariantChoice) -> Variant:
         grid = self._experiment.grid
-        return build_variant(self._config, self._models, choice, grid, prompts=self._prompt, examples=self._examples)
+        return build_variant(
+            self._config, self._models, choice, grid, prompts=self._prompt, examples=self._examples, task=self._task
+        )
 
     def _find_prompt(self, reference: str) -> PromptConfig:
         if split_reference(reference)[1] is None:

@@ -257,6 +257,10 @@ def _resources(platform: Platform, selector: Selector) -> list[str]:
         if selector.source is not None:
             sources.add(selector.source)
         everything = selector.pattern is not None and selector.source is None
+        drifts = connection.execute(
+            """SELECT resource FROM lease WHERE resource LIKE 'drift:%' AND acquired_at > now() - interval '2 days'
+               ORDER BY resource"""
+        ).fetchall()  # a report that was begun before would quote what is erased meanwhile
         built = connection.execute(
             """SELECT DISTINCT b.index_name FROM index_build b LEFT JOIN index_document d USING (build_id)
                WHERE b.state = 'loading' OR (b.state = 'ready' AND d.source = ANY(%s))""",
@@ -272,6 +276,7 @@ def _resources(platform: Platform, selector: Selector) -> list[str]:
         *(f"index:{name}" for name in sorted(indexes)),
         *(f"dataset:{name}" for name in sorted(datasets)),
         *(f"experiment:{name}" for name in sorted(experiments)),
+        *(row[0] for row in drifts),
     ]
 
 

@@ -30,7 +30,7 @@ _TEXT_FILES = {".html", ".htm", ".md", ".txt", ".csv", ".json"}
 _LINE_FILES = {".jsonl", ".ndjson"}
 _HALF_WRITTEN = {".tmp", ".partial"}
 _SIDE_BY_SIDE = "compare"  # assets/experiments/report.py
-_LEASED_FOLDERS = {"evaluation", "experiments"}  # nothing writes there while the leases are held
+_LEASED_FOLDERS = {"evaluation", "experiments", "review"}  # nothing writes there while the leases are held
 
 #: For rows of a file: which of them must go. The name is the dataset whose questions the file holds, or None.
 RowJudge = Callable[[Sequence[dict[str, Any]], str | None], list[bool]]

@@ -15,6 +15,7 @@ from assets.chunks.enrichment_cache import remove_unused
 from assets.evaluation.holdout import question_hash
 from assets.governance.erasure_targets import Target, build_tables, mentions
 from assets.index.tables import forget_words
+from assets.monitoring.interactions import forget_shadows
 from resources.erased_documents import ERASED
 from resources.fingerprint import fingerprint
 from resources.postgres import FOREVER, Connection
@@ -25,6 +26,7 @@ _ROWS = 200  # rows of model messages read at a time
 
 def remove_from_tables(connection: Connection, target: Target, proof: Counter[str]) -> None:
     """Delete everything of the target; ``proof`` counts rows by table."""
+    _remove_drafts(connection, target, proof)
     _remove_evaluation(connection, target, proof)
     _remove_examples(connection, target, proof)
     _remove_feedback(connection, target, proof)
@@ -52,6 +54,21 @@ _SHOWN = """EXISTS (SELECT FROM jsonb_path_query(supplied, '$.examples[*][*]') s
 def _places(target: Target) -> dict[str, Any]:
     keys = sorted(target.keys)
     return {"ids": target.documents, "sources": [key[0] for key in keys], "paths": [key[1] for key in keys]}
+
+
+def _remove_drafts(connection: Connection, target: Target, proof: Counter[str]) -> None:
+    """Drafts made from an erased document, that quote one, or that fit on their own; the questions they became go too."""
+    doomed = set(target.drafts)
+    for draft_id, documents, *texts in connection.execute(
+        "SELECT draft_id, document_ids && %s::bigint[], question, reason FROM question_draft", (target.documents,)
+    ).fetchall():
+        if documents or mentions(texts, target, documents_matter=False):
+            doomed.add(draft_id)
+    gone = connection.execute(
+        "DELETE FROM question_draft WHERE draft_id = ANY(%s) RETURNING dataset, question_id", (sorted(doomed),)
+    ).fetchall()
+    target.questions |= {(dataset, question) for dataset, question in gone if question}
+    proof["question_draft"] += len(gone)
 
 
 def _remove_evaluation(connection: Connection, target: Target, proof: Counter[str]) -> None:
@@ -184,10 +201,16 @@ def _remove_answers(connection: Connection, target: Target, proof: Counter[str])
         parameters,
     ).fetchall()
     proof["interaction"] += len(interactions)
+    proof.update(forget_shadows(connection))  # what was answered to their questions a second time
     generations = {row[1] for row in trials if row[1] is not None} | {row[0] for row in interactions}
     generations |= {step for row in [*trials, *interactions] for step in row[-1] or ()}
     generations |= target.generations | _quoting_generations(connection, target)
     doomed = sorted(target.trials)
+    judged = connection.execute(
+        "DELETE FROM trial_verdict WHERE trial = ANY(%s) RETURNING generations", (doomed,)
+    ).fetchall()
+    proof["trial_verdict"] += len(judged)
+    generations |= {call for (calls,) in judged for call in calls}  # what judges were shown of the answers
     proof["trial_score"] += connection.execute("DELETE FROM trial_score WHERE trial = ANY(%s)", (doomed,)).rowcount
     proof["trial"] += connection.execute("DELETE FROM trial WHERE fingerprint = ANY(%s)", (doomed,)).rowcount
     proof["generation"] += connection.execute(

@@ -80,6 +80,7 @@ class Target:
     generations: set[str] = field(default_factory=set)
     retrievals: set[str] = field(default_factory=set)
     feedback: set[int] = field(default_factory=set)
+    drafts: set[int] = field(default_factory=set)
     promoted: set[str] = field(default_factory=set)  # interactions, as lines of promoted questions name them
 
     @property
@@ -272,6 +273,7 @@ def make_target(connection: Connection, found: Found) -> tuple[Target, set[tuple
     target.interactions = {key[0] for key in found.rows.get("interaction", ())}
     target.retrievals = {key[0] for key in found.rows.get("retrieval", ())}
     target.feedback = {key[0] for key in found.rows.get("feedback", ())}
+    target.drafts = {key[0] for key in found.rows.get("question_draft", ())}
     for table in ("evaluation_question", "evaluation_evidence"):
         target.questions |= {(key[0], key[1]) for key in found.rows.get(table, ())}
     # Identical bytes that another document keeps must not be refused there: only the path is remembered then.

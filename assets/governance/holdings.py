@@ -105,6 +105,12 @@ HOLDINGS: dict[str, Holding] = {
         ("quote",), ("dataset", "question_id", "declared", "text_hash", "kind", "stance"), ("dataset", "question_id")
     ),
     "question_promotion": Holding(("reason",), ("dataset", "question_id", "promoted_by"), ("dataset", "question_id"), "scrub"),
+    "question_draft": Holding(
+        ("question", "reason"),
+        ("dataset", "question_id", "type", "generator", "generator_fingerprint", "chunker_fingerprint", "document_ids",
+         "text_hashes", "scores", "state", "decided_by", "run_id", "content_hash"),
+        ("draft_id",),
+    ),
     # hashes of questions; those of erased questions are taken out
     "holdout_use": Holding(
         plain=("dataset", "questions", "questions_hash", "purpose", "experiment", "champion", "challenger", "run_id")
@@ -120,13 +126,20 @@ HOLDINGS: dict[str, Holding] = {
     "trial": Holding(
         ("error", "retrieved", "answer", "citations", "retrieval"),
         ("fingerprint", "experiment", "variant", "index_name", "dataset", "question_id", "status", "generation", "usage",
-         "supplied", "steps", "run_id"),
+         "supplied", "steps", "versions", "run_id"),
         ("fingerprint",),
     ),
     "trial_score": Holding(plain=("trial", "metric", "fingerprint")),
+    # ranges, verdicts and numbers of passages; they go with their trial
+    "trial_verdict": Holding(plain=("trial", "metric", "fingerprint", "verdicts", "generations", "error", "run_id")),
+    # scores by place in the label file, which stays with its owner
+    "judge_calibration": Holding(plain=("judge", "fingerprint", "labels", "scores", "measures", "run_id")),
     "retrieval": Holding(("hits", "trace"), ("key", "index_name", "run_id"), ("key",)),  # any erasure empties it
     "experiment_result": Holding(
-        ("leaderboard", "recommendation"), ("experiment", "fingerprint", "snapshots", "run_id"), ("result_id",), "scrub"
+        ("leaderboard", "recommendation", "outcomes"),
+        ("experiment", "fingerprint", "inputs", "snapshots", "run_id"),
+        ("result_id",),
+        "scrub",
     ),
     "result_trial": Holding(plain=("trial",)),
     "champion": Holding(("reason",), ("experiment", "variant", "set_by"), ("champion_id",), "scrub"),
@@ -134,11 +147,13 @@ HOLDINGS: dict[str, Holding] = {
         ("details",), ("kind", "subject", "fingerprint", "check_name", "run_id"), ("evidence_id",), "scrub"
     ),
     "interaction": Holding(
-        ("question", "answer", "citations", "retrieved", "retrieval"),
+        ("question", "answer", "citations", "retrieved", "retrieval", "filters"),
         ("index_name", "variant", "variant_reason", "generation", "usage", "supplied", "steps"),
         ("interaction_id",),
     ),
     "feedback": Holding(("comment", "correction"), ("given_by",), ("feedback_id",)),
+    # names of variants and metrics, and numbers
+    "shadow_result": Holding(plain=("experiment", "champion", "challenger", "report", "run_id")),
     # monitoring and operations
     "drift_result": Holding(("details",), ("subject", "verdict", "file", "run_id"), ("day", "subject"), "scrub"),
     "alert": Holding(("title", "body"), ("alert_key", "state", "delivered"), ("alert_key",), "scrub"),

@@ -1,4 +1,4 @@
-"""Retention of records: trials, remembered searches and model calls, results of checks, versions of datasets.
+"""Retention of records: trials, remembered searches and model calls, results of checks, versions of datasets, drafts.
 
 Belongs here: what of them nothing needs any more, and removing it. Does not belong here: the numbers
 (data/policies/retention.yaml), retention of snapshots and caches (assets/index/retention.py), of interactions
@@ -56,7 +56,7 @@ WHERE created_at < now() - make_interval(days => %(trial_days)s)
 
 _SEARCHES: LiteralString = "SELECT key FROM retrieval WHERE created_at < now() - make_interval(days => %(trial_days)s)"
 
-#: Calls are referred to by answers, and by steps of retrieval.
+#: Calls are referred to by answers, by steps of retrieval, and by what judges said of answers.
 _GENERATIONS: LiteralString = """
 SELECT fingerprint FROM generation
 WHERE created_at < now() - make_interval(days => %(generation_days)s)
@@ -64,6 +64,7 @@ EXCEPT SELECT generation FROM trial
 EXCEPT SELECT generation FROM interaction
 EXCEPT SELECT jsonb_array_elements_text(steps) FROM trial WHERE steps IS NOT NULL
 EXCEPT SELECT jsonb_array_elements_text(steps) FROM interaction WHERE steps IS NOT NULL
+EXCEPT SELECT jsonb_array_elements_text(generations) FROM trial_verdict
 EXCEPT SELECT item #>> '{}' FROM (
     SELECT retrieval FROM trial UNION ALL SELECT retrieval FROM interaction UNION ALL SELECT trace FROM retrieval
 ) traces (trace)
@@ -108,6 +109,20 @@ WHERE place > %(keep_dataset_versions)s AND created_at < now() - make_interval(d
       SELECT dataset, dataset_version FROM kept_result WHERE dataset IS NOT NULL)
 """
 
+#: What people accepted, and what waits for them, stays. What was rejected may be made, and paid for, again afterwards.
+_DRAFTS: LiteralString = """
+SELECT draft_id FROM question_draft
+WHERE state = 'rejected' AND coalesce(decided_at, created_at) < now() - make_interval(days => %(draft_days)s)
+"""
+
+
+#: What candidates did on live questions: a few numbers, of which the newest stays.
+_SHADOWS: LiteralString = """
+SELECT result_id FROM shadow_result
+WHERE created_at < now() - make_interval(days => %(trial_days)s)
+  AND result_id NOT IN (SELECT max(result_id) FROM shadow_result GROUP BY experiment)
+"""
+
 
 @dataclass(frozen=True)
 class RecordRetention:
@@ -123,6 +138,7 @@ class RecordRetention:
     generations: int = 0
     evidence: int = 0
     dataset_versions: int = 0
+    drafts: int = 0
     files: int = 0
     unfinished: bool = False
     skipped: str = ""
@@ -221,9 +237,11 @@ def _retain(platform: Platform, leases: Sequence[Lease]) -> RecordRetention:
         )
         evidence = work.remove("evidence", ("evidence_id",), _EVIDENCE)
         versions = work.remove("evaluation_dataset", ("dataset", "version"), _DATASETS)
+        drafts = work.remove("question_draft", ("draft_id",), _DRAFTS, "t.state = 'rejected'")
+        work.remove("shadow_result", ("result_id",), _SHADOWS)
         crash_point("governance.records_removed")
         files = _remove_files(platform, connection)
-    return RecordRetention(trials, searches, generations, evidence, versions, files, work.unfinished)
+    return RecordRetention(trials, searches, generations, evidence, versions, drafts, files, work.unfinished)
 
 
 @dataclass

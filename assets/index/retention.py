@@ -5,6 +5,10 @@ Does not belong here: the numbers (data/policies/index.yaml), erasure on request
 
 A snapshot stays when it is one of the newest ``keep_snapshots``, younger than ``keep_days``, the head, served, or
 pinned. A retained snapshot can be searched: its rows hold text and vector themselves.
+
+An index that left the configuration (an experiment derives others now, or its file is gone) is retired as a whole once
+``unconfigured_days`` have passed and nobody holds it: no pin, no champion, no answer given from it meanwhile. Its name
+keeps its numbers, so that a snapshot published under it later is never taken for an earlier one.
 """
 
 import os
@@ -18,6 +22,8 @@ from assets.chunks.enrichment_cache import remove_unused
 from assets.index import tables
 from assets.index.specification import specify
 from assets.index.staging import discard_leftovers
+from assets.outcomes import CheckOutcome, record_evidence
+from resources.config import ProjectConfig
 from resources.errors import LeaseHeldError
 from resources.platform import Platform
 from resources.postgres import FOREVER, Connection, Lease
@@ -34,6 +40,23 @@ class IndexRetention:
     documents_removed: int = 0
     builds_dropped: int = 0
     skipped: str = ""
+
+
+@dataclass(frozen=True)
+class Retirement:
+    """An index that is not configured any more.
+
+    Attributes:
+        days: since when that is known.
+        retired: whether it was removed now; ``kept_by`` says why not.
+    """
+
+    index: str
+    days: float
+    retired: bool
+    kept_by: str = ""
+    snapshots_removed: int = 0
+    builds_dropped: int = 0
 
 
 @dataclass(frozen=True)
@@ -55,6 +78,7 @@ class Retention:
 
     indexes: tuple[IndexRetention, ...]
     caches: CacheRetention
+    unconfigured: tuple[Retirement, ...] = ()
 
 
 def apply_retention(
@@ -64,7 +88,7 @@ def apply_retention(
     wait_seconds: float = 30,
     holder_is_dead: Callable[[str], bool] = lambda holder: False,
 ) -> Retention:
-    """Apply ``policies/index.yaml`` to every index there is, configured or not, then to the caches.
+    """Apply ``policies/index.yaml`` to every index there is, retire those that left the configuration, then prune the caches.
 
     An index or source that is being written is left for the next time; the result says so.
     """
@@ -80,7 +104,136 @@ def apply_retention(
                 indexes.append(_retain_index(platform, name, lease))
         except LeaseHeldError as error:
             indexes.append(IndexRetention(name, skipped=str(error)))
-    return Retention(tuple(indexes), _retain_caches(platform, names, holder, wait_seconds, holder_is_dead))
+    unconfigured = retire_unconfigured(platform, holder, wait_seconds=wait_seconds, holder_is_dead=holder_is_dead)
+    caches = _retain_caches(platform, names, holder, wait_seconds, holder_is_dead)
+    return Retention(tuple(indexes), caches, unconfigured)
+
+
+# --- indexes that left the configuration -------------------------------------------------------------------
+
+#: Evidence of whether an index is in the configuration; its newest row says since when.
+CONFIGURED_KIND, CONFIGURED_CHECK = "index", "configured"
+
+
+def retire_unconfigured(
+    platform: Platform,
+    run_id: str,
+    *,
+    wait_seconds: float = 30,
+    holder_is_dead: Callable[[str], bool] = lambda holder: False,
+) -> tuple[Retirement, ...]:
+    """Remove the indexes that left the configuration ``unconfigured_days`` ago and that nobody holds.
+
+    Since when is written down as evidence the first time an index is found missing, and anew when it came back. A pin of
+    an experiment that left the configuration itself holds nothing any more: it would hold its indexes for ever.
+    """
+    with platform.database.connect() as connection:
+        since = _note_unconfigured(connection, platform.config, run_id)
+    done = []
+    for index, days in since.items():
+        if days < platform.config.policies.index.unconfigured_days:
+            done.append(
+                Retirement(index, days, retired=False, kept_by=f"it left the configuration {days:.1f} days ago")
+            )
+            continue
+        try:
+            with platform.database.lease(
+                f"index:{index}", run_id, wait_seconds=wait_seconds, holder_is_dead=holder_is_dead
+            ) as lease:
+                done.append(_retire(platform, index, days, lease, run_id))
+        except LeaseHeldError as error:
+            done.append(Retirement(index, days, retired=False, kept_by=str(error)))
+    return tuple(done)
+
+
+def _note_unconfigured(connection: Connection, config: ProjectConfig, run_id: str) -> dict[str, float]:
+    """Days since each published index is known to be out of the configuration, by name."""
+    known = {
+        index: (passed, days)
+        for index, passed, days in connection.execute(
+            """SELECT DISTINCT ON (subject) subject, passed, extract(epoch FROM now() - created_at)::float8 / 86400
+               FROM evidence WHERE kind = %s AND check_name = %s ORDER BY subject, evidence_id DESC""",
+            (CONFIGURED_KIND, CONFIGURED_CHECK),
+        )
+    }
+    published = connection.execute(
+        """SELECT index_name, extract(epoch FROM now() - max(published_at))::float8 / 86400
+           FROM index_snapshot GROUP BY 1 ORDER BY 1"""
+    ).fetchall()
+    since: dict[str, float] = {}
+    for index, age in published:
+        configured, (passed, days) = index in config.indexes, known.get(index, (True, 0.0))
+        days = min(days, age)  # what was published later was configured then
+        if configured != passed:
+            outcome = CheckOutcome(
+                CONFIGURED_CHECK,
+                configured,
+                expected="the index in the configuration",
+                observed="there" if configured else "not there",
+                blocking=False,
+            )
+            record_evidence(connection, CONFIGURED_KIND, index, "", [outcome], run_id)
+            days = 0.0
+        if not configured:
+            since[index] = days
+    return since
+
+
+def _retire(platform: Platform, index: str, days: float, lease: Lease, run_id: str) -> Retirement:
+    with platform.database.connect() as connection:
+        lease.check(connection)
+        state = connection.execute(
+            "SELECT serving FROM index_state WHERE index_name = %s FOR UPDATE", (index,)
+        ).fetchone()
+        assert state is not None
+        connection.execute(
+            """DELETE FROM snapshot_pin WHERE index_name = %s AND split_part(pinned_by, ':', 1) = 'experiment'
+               AND split_part(pinned_by, ':', 2) <> ALL(%s)""",
+            (index, list(platform.config.experiments)),
+        )
+        holder = _held_by(connection, index, platform.config.policies.index.unconfigured_days)
+        if holder:
+            return Retirement(index, days, retired=False, kept_by=holder)
+        removed = connection.execute("DELETE FROM index_snapshot WHERE index_name = %s", (index,)).rowcount
+        builds = connection.execute(
+            "SELECT build_id, table_name FROM index_build WHERE index_name = %s AND state <> 'dropped'", (index,)
+        ).fetchall()
+        for build_id, table in builds:
+            tables.drop_build(connection, build_id, table)
+        connection.execute(
+            """UPDATE index_state SET serving = 0, held_by = NULL, held_reason = NULL, updated_at = now()
+               WHERE index_name = %s""",
+            (index,),
+        )
+        connection.execute(
+            """INSERT INTO serving_move (index_name, from_snapshot, to_snapshot, moved_by, reason)
+               VALUES (%s, %s, 0, %s, %s)""",
+            (index, state[0], f"run {run_id}", f"retired: not configured for {days:.0f} days"),
+        )
+    return Retirement(index, days, retired=True, snapshots_removed=removed, builds_dropped=len(builds))
+
+
+def _held_by(connection: Connection, index: str, days: int) -> str:
+    """Who needs an index: a pin, a champion, or somebody who was answered from it; empty when nobody does."""
+    pins = connection.execute(
+        "SELECT DISTINCT pinned_by FROM snapshot_pin WHERE index_name = %s ORDER BY 1", (index,)
+    ).fetchall()
+    if pins:
+        return f"pinned by {', '.join(pin for (pin,) in pins)}"
+    champions = connection.execute(
+        """SELECT experiment FROM (
+               SELECT DISTINCT ON (experiment) experiment, variant FROM champion ORDER BY experiment, champion_id DESC) c
+           JOIN variant ON variant.fingerprint = c.variant WHERE variant.config ->> 'index' = %s ORDER BY 1""",
+        (index,),
+    ).fetchall()
+    if champions:
+        return f"the champion of {', '.join(name for (name,) in champions)} searches it"
+    answered = connection.execute(
+        """SELECT max(asked_at)::date::text FROM interaction
+           WHERE index_name = %s AND asked_at > now() - make_interval(days => %s)""",
+        (index, days),
+    ).fetchone()
+    return f"it answered on {answered[0]}" if answered and answered[0] else ""
 
 
 def _retain_index(platform: Platform, index: str, lease: Lease) -> IndexRetention:

@@ -32,9 +32,17 @@ MAXIMUM_WINDOW_DAYS = 28
 
 
 def indexes_of_dataset(config: ProjectConfig, dataset: str) -> list[str]:
-    """Indexes that cover a source of the dataset: their interactions are compared with its questions."""
+    """Indexes that cover a source of the dataset: their interactions are compared with its questions.
+
+    None for a task without documents, whose inputs are known by the variants that were measured on it.
+    """
     sources = set(config.datasets[dataset].sources)
     return [index for index in config.indexes if sources & set(config.index_sources(index))]
+
+
+def _embedder(config: ProjectConfig, index: str) -> str:
+    """That of the index; the first one configured for inputs of a task, which has no index."""
+    return config.indexes[index].embedder if index else config.models.embedding[0].name
 
 
 def compare_questions(platform: Platform, dataset: str, day: date, permutations: int) -> Comparison:
@@ -57,6 +65,7 @@ def compare_questions(platform: Platform, dataset: str, day: date, permutations:
             indexes_of_dataset(platform.config, dataset),
             minimum=policy.minimum_questions,
             maximum_days=MAXIMUM_WINDOW_DAYS,
+            dataset=dataset if platform.config.datasets[dataset].task_spec is not None else None,
         )
         version, questions = _questions(connection, dataset)
         variant = _most_common([interaction.variant for interaction in window.interactions])
@@ -93,7 +102,7 @@ def compare_questions(platform: Platform, dataset: str, day: date, permutations:
     measuring.scalar("length", "question length", "characters", lengths[0], lengths[1])
     measuring.vocabulary([term_counts(text) for text in tested], [term_counts(text) for text in questioned])
     embedder = platform.models.embedder(
-        platform.config.indexes[_most_common([interaction.index for interaction in asked])].embedder
+        _embedder(platform.config, _most_common([interaction.index for interaction in asked]))
     )
     vectors = [embedder.embed(texts).vectors for texts in (tested, questioned)]
     measuring.vectors("embedding", "question embeddings", vectors[0], vectors[1])

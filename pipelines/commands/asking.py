@@ -33,6 +33,8 @@ def ask(
 ) -> None:
     """Answer QUESTION from the published index, with citations.
 
+    Of an experiment on a task without documents (a label, a summary, a translation, fields) QUESTION is the input.
+
     The interaction is logged: it feeds the drift report, and an auditor can trace it.
     """
     from pipelines.asking import answer_question, describe

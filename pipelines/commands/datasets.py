@@ -16,6 +16,7 @@ from pipelines.commands.support import known_names, open_platform, user_name
 _KINDS = ("squad", "beir", "excerpts", "csv")
 _FORMATS = ("jsonl", "parquet", "hf", "beir")
 _SPLITS = ("train", "dev", "test")
+_TASKS = ("classification", "summarization", "translation", "extraction")
 
 
 @click.group()
@@ -149,6 +150,12 @@ def dataset_export(
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="csv: text files the quotes must stand in.",
 )
+@click.option(
+    "--task",
+    type=click.Choice(_TASKS),
+    help="csv: the table has the columns input and answer, for this task without documents.",
+)
+@click.option("--languages", metavar="FROM:TO", help="csv with --task translation, e.g. en:de.")
 def dataset_import(
     kind: str,
     source: Path,
@@ -157,6 +164,8 @@ def dataset_import(
     language: str | None,
     columns: tuple[str, ...],
     documents: Path | None,
+    task: str | None,
+    languages: str | None,
 ) -> None:
     """Convert the data set in SOURCE to documents, questions and a header in TARGET.
 
@@ -164,10 +173,11 @@ def dataset_import(
     squad     the official JSON of SQuAD 1 or 2, or a folder with paragraphs.jsonl and questions.jsonl
     beir      a folder with corpus.jsonl, queries.jsonl and qrels
     excerpts  a folder with corpora and questions.jsonl (ranges of long documents)
-    csv       a table of questions
+    csv       a table of questions; with --task a table of inputs and answers, which needs no documents
     """
     from assets.evaluation.importers.beir import convert_beir
     from assets.evaluation.importers.excerpts import convert_excerpts
+    from assets.evaluation.importers.inputs import convert_inputs
     from assets.evaluation.importers.squad import convert_squad
     from assets.evaluation.importers.tabular import convert_csv
 
@@ -175,6 +185,11 @@ def dataset_import(
         raise click.UsageError("--column and --documents are for csv")
     if language and kind != "squad":
         raise click.UsageError("--language is for squad")
+    if task and (kind != "csv" or documents):
+        raise click.UsageError("--task is for csv, without --documents")
+    between = dict(zip(("from", "to"), (languages or "").split(":"), strict=False))
+    if bool(languages) != (task == "translation") or (languages and len(between) < 2):
+        raise click.UsageError("--languages FROM:TO goes with --task translation, and only with it")
     renamed: dict[str, str] = {}
     for column in columns:
         theirs, equals, ours = column.partition("=")
@@ -185,10 +200,20 @@ def dataset_import(
         "squad": lambda: convert_squad(source, target, name=name, language=language),
         "beir": lambda: convert_beir(source, target, name=name),
         "excerpts": lambda: convert_excerpts(source, target, name=name),
-        "csv": lambda: convert_csv(source, target, name=name, columns=renamed, documents=documents),
+        "csv": lambda: (
+            convert_inputs(source, target, name=name, task=task, columns=renamed, languages=between)  # type: ignore[arg-type]
+            if task
+            else convert_csv(source, target, name=name, columns=renamed, documents=documents)
+        ),
     }
     report = convert[kind]()
     click.echo(f"{kind}: {report.describe()} written to {target}")
+    if task:
+        click.echo(
+            f"To use them: put {target / 'dataset.yaml'} and {target / 'questions.jsonl'} into data/evaluation; name both files "
+            "as you like."
+        )
+        return
     click.echo(
         f"To use them: add a source {name!r} for {target / 'documents'} to data/sources.yaml and to an index, and put\n"
         f"{target / 'dataset.yaml'} and {target / 'questions.jsonl'} into data/evaluation; name both files as you like."

@@ -21,8 +21,14 @@ def promote(experiment: str, variant: str, reason: str) -> None:
 
     platform = open_platform()
     known_names("experiment", (experiment,), list(platform.config.experiments))
-    make_champion(platform, experiment, variant, by=user_name(), reason=reason)
+    champion = make_champion(platform, experiment, variant, by=user_name(), reason=reason)
     click.echo(f"{variant} is now the champion of {experiment}.")
+    index = champion.variant.index
+    if index in platform.config.derived:
+        from resources.index_patches import index_file
+
+        click.echo(f"It searches an index that {experiment} derives. To keep it, save this as indexes/{index}.yaml:\n")
+        click.echo(index_file(platform.config.indexes[index]))
 
 
 @click.command()
@@ -54,7 +60,79 @@ def rescore(experiment: str | None, metrics: tuple[str, ...]) -> None:
         click.echo("Leaderboards follow when the experiments are evaluated next: genaiops evaluate")
 
 
+@click.group()
+def trials() -> None:
+    """Trials on record: everything about one, those that failed, and trying them again."""
+
+
+@trials.command("show")
+@click.argument("experiment")
+@click.argument("question")
+@click.option("--variant", metavar="NAME", help="Of this variant; without it all that were asked are listed.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, complete.")
+def show_trial(experiment: str, question: str, variant: str | None, as_json: bool) -> None:
+    """Show the newest trial of EXPERIMENT on QUESTION (its id): prompt, passages, answer, claims, scores, versions.
+
+    It prints questions, answers and text of documents.
+    """
+    import json
+
+    from assets.experiments.records import find_trials, full_record
+    from pipelines.trial_page import describe, line
+
+    with open_platform().database.connect() as connection:
+        found = find_trials(connection, experiment, question, variant)
+        records = [full_record(connection, trial) for trial in found.values()]
+    if as_json:
+        click.echo(json.dumps([one.to_json() for one in records], indent=2, ensure_ascii=False))
+    elif len(records) == 1:
+        describe(records[0])
+    else:
+        for one in records:
+            click.echo(line(one))
+        click.echo("Show one of them with --variant NAME.")
+
+
+@trials.command("failed")
+@click.argument("experiment")
+def failed_trials(experiment: str) -> None:
+    """List the failed trials of EXPERIMENT: how often they were tried, and which are given up."""
+    platform = open_platform()
+    known_names("experiment", (experiment,), list(platform.config.experiments))
+    with platform.database.connect() as connection:
+        rows = connection.execute(
+            """SELECT v.name, t.question_id, t.error, t.attempts, t.given_up_at IS NOT NULL
+               FROM trial t JOIN variant v ON v.fingerprint = t.variant
+               WHERE t.experiment = %s AND t.status = 'failed' ORDER BY 1, 2""",
+            (experiment,),
+        ).fetchall()
+    for name, question, error, attempts, given_up in rows:
+        click.echo(f"{name}  {question}  {error}  {attempts} attempts{', given up' if given_up else ''}")
+    if not rows:
+        click.echo(f"No trial of {experiment} on record failed.")
+
+
+@trials.command("retry")
+@click.argument("experiment")
+@click.option("--variant", metavar="NAME", help="Only trials of this variant.")
+@click.option("--question", metavar="ID", help="Only trials on this question.")
+def retry_trials(experiment: str, variant: str | None, question: str | None) -> None:
+    """Let the next run of EXPERIMENT try its failed trials again, those that were given up included."""
+    from assets.experiments.trials import retry
+
+    platform = open_platform()
+    known_names("experiment", (experiment,), list(platform.config.experiments))
+    found = retry(platform.database, experiment, variant=variant, question=question)
+    for name, asked, attempts in found:
+        click.echo(f"{name}  {asked}  after {attempts} attempts")
+    if found:
+        click.echo(f"{len(found)} trials will be tried again: genaiops evaluate {experiment}")
+    else:
+        click.echo(f"No trial of {experiment} on record failed.")
+
+
 COMMANDS = (
     promote,
     rescore,
+    trials,
 )

@@ -72,15 +72,35 @@ def refresh(sources: tuple[str, ...]) -> None:
 
 @click.command()
 @click.argument("experiments", nargs=-1)
-def evaluate(experiments: tuple[str, ...]) -> None:
-    """Resolve the evaluation sets and score the variants of EXPERIMENTS (default: all)."""
+@click.option("--preview", is_flag=True, help="Only show the calls, tokens, money and minutes it would take.")
+@click.option("--pilot", type=click.IntRange(min=1), metavar="N", help="First run N trials, paid, for the preview.")
+@click.option("--yes", is_flag=True, help="Run the pilot without asking.")
+@click.option("--json", "as_json", is_flag=True, help="Print the preview as JSON.")
+def evaluate(experiments: tuple[str, ...], preview: bool, pilot: int | None, yes: bool, as_json: bool) -> None:
+    """Resolve the evaluation sets and score the variants of EXPERIMENTS (default: all).
+
+    Sources that an index of theirs does not show yet, such as one an experiment derives, are refreshed first. With --preview
+    nothing is asked of any model, except by a --pilot; indexes and evaluation sets must be there.
+    """
+    if not preview and (pilot or yes or as_json):
+        raise click.UsageError("--pilot, --yes and --json belong to --preview")
+    from assets.experiments.readiness import unbuilt_sources
     from pipelines.demo import run_tasks
-    from pipelines.runner import evaluation_tasks
+    from pipelines.runner import evaluation_tasks, refresh_tasks
 
     settings = open_settings()
-    config = open_config(settings)
+    platform = settings.platform()
+    config = platform.config
     known_names("experiment", experiments, list(config.experiments))
-    sys.exit(0 if run_tasks(settings, evaluation_tasks(config, list(experiments) or list(config.experiments))) else 1)
+    names = list(experiments) or list(config.experiments)
+    if preview:
+        from pipelines.experiment_preview import show
+
+        show(platform, names, pilot=pilot, yes=yes, as_json=as_json)
+        return
+    with platform.database.connect() as connection:
+        unbuilt = unbuilt_sources(connection, platform, names)
+    sys.exit(0 if run_tasks(settings, [*refresh_tasks(list(unbuilt)), *evaluation_tasks(config, names)]) else 1)
 
 
 @click.command()
@@ -105,6 +125,9 @@ def validate() -> None:
         f"{config.data_dir}: {len(config.source_names)} sources, {len(config.indexes)} indexes, {len(config.prompts)} prompts, "
         f"{len(config.datasets)} evaluation datasets, {len(config.experiments)} experiments. All valid."
     )
+    for name in config.derived:
+        users = [one for one, experiment in config.experiments.items() if name in experiment.index_names]
+        click.echo(f"  {name}: {config.indexes[name].description} (derived by {', '.join(users)})")
 
 
 @click.command()

@@ -18,7 +18,7 @@ from assets.evaluation.importers.excerpts import convert_excerpts
 from assets.evaluation.importers.squad import convert_squad
 from resources.platform import Platform
 from tests.benchmarks.measuring import show
-from tests.lifecycle import Work, build_dataset, refresh, run_experiment
+from tests.lifecycle import build_dataset, refresh, run_experiment
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(3600)]
 
@@ -29,7 +29,9 @@ CHUNKER = {"kind": "markdown", "unit": "characters", "size": 800}
 SIZES = [400, 800, 1600]
 
 
-def run(make_platform: Callable[..., Platform], folder: Path, **experiment: Any) -> tuple[dict[str, Any], Work]:
+def run(
+    make_platform: Callable[..., Platform], folder: Path, **experiment: Any
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Load an imported set, run an experiment on it, and return its leaderboard with what the run reported.
 
     Args:
@@ -75,7 +77,7 @@ def run(make_platform: Callable[..., Platform], folder: Path, **experiment: Any)
     return row[0], work
 
 
-def tell(title: str, board: dict[str, Any], work: Work, metrics: list[str]) -> None:
+def tell(title: str, board: dict[str, Any], work: dict[str, Any], metrics: list[str]) -> None:
     """Print a leaderboard with its times."""
     halves = board["questions"]
     rows = [

@@ -12,10 +12,12 @@ from assets.evaluation.dataset import Question
 from assets.evaluation.metrics.base import METRICS, GoldSpan
 from assets.experiments import checks
 from assets.experiments.assets import build_assets
+from assets.experiments.judge_scores import Judged
 from assets.experiments.planning import Plan, Trial
 from assets.experiments.records import TrialOutcome
 from assets.experiments.scope import Scope
 from assets.experiments.trials import TrialWork
+from assets.outcomes import CheckOutcome
 from resources.answerer import Answerer
 from resources.errors import TransientError
 from resources.experiment_config import ExperimentConfig
@@ -52,9 +54,12 @@ def test_all_checks_pass_on_good_data() -> None:
         checks.trials_complete(CONFIG, PLAN, {**OUTCOMES, "t0": BAD}, TrialWork()),
         checks.scores_defined(PLAN, VALUES),
         checks.retrieval_not_empty(PLAN),
+        checks.judges_answered(CONFIG, {}),
+        checks.judges_calibrated({}),
     ]
     assert [outcome.name for outcome in outcomes] == list(checks.CHECKS)
-    assert all(outcome.passed and outcome.blocking for outcome in outcomes)
+    assert all(outcome.passed for outcome in outcomes)
+    assert [outcome.name for outcome in outcomes if not outcome.blocking] == list(checks.NOT_BLOCKING)
 
 
 def test_missing_champion_is_seen() -> None:
@@ -215,3 +220,26 @@ def test_prompt_that_gives_a_held_back_question_away_spends_nothing_and_leaves_n
     assert "prompts_leak_nothing" in failed
     with platform.database.connect() as connection:
         assert connection.execute("SELECT count(*) FROM generation").fetchone() == (0,)
+
+
+def test_judges_must_answer_on_nearly_every_trial() -> None:
+    def outcome(**done: Any) -> CheckOutcome:
+        return checks.judges_answered(CONFIG, {"judge.a/1": Judged(scored=100), "judge.b/1": Judged(**done)})
+
+    assert outcome(scored=98, failed={"t1": "ModelResponseError", "t2": "ModelResponseError"}).passed
+    many = outcome(scored=80, failed={f"t{number}": "ModelResponseError" for number in range(20)})
+    assert (many.passed, many.blocking) == (False, True)
+    assert many.observed == "20.0% without one from judge.b/1"
+    assert many.details["judges"]["judge.b/1"]["errors"] == {"ModelResponseError": 20}
+    assert not outcome(scored=99, unasked=1, stopped="the budget refused").passed
+
+
+def test_only_judges_that_decide_have_to_be_calibrated() -> None:
+    def state(decides: bool, calibrated: bool) -> dict[str, Any]:
+        return {"judge": "a", "decides": decides, "calibrated": calibrated, "why": "it was never calibrated"}
+
+    assert checks.judges_calibrated({"judge.a/1": state(False, False)}).passed
+    assert checks.judges_calibrated({"judge.a/1": state(True, True)}).passed
+    refused = checks.judges_calibrated({"judge.a/1": state(True, False), "judge.b/1": state(True, True)})
+    assert not refused.passed
+    assert refused.observed == "judge.a/1 (judge a): it was never calibrated"

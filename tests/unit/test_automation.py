@@ -36,6 +36,7 @@ class Ticks:
                 "evaluation_dataset",
                 "scored_variants",
                 "drift_report",
+                "shadow_comparison",
             )
         }
         return {name: keys for name, keys in requested.items() if keys}
@@ -151,6 +152,16 @@ def test_drift_is_requested_once_a_day_also_when_a_source_failed(lifecycle: Life
     assert ticks.tick(at=datetime(2026, 3, 3, 4, 1, tzinfo=UTC))["drift_report"] == {"2026-03-02"}
     assert "drift_report" not in ticks.tick(at=datetime(2026, 3, 3, 4, 2, tzinfo=UTC))
     assert ticks.tick(at=datetime(2026, 3, 4, 9, 0, tzinfo=UTC))["drift_report"] == {"2026-03-03"}
+
+
+def test_live_questions_are_asked_again_once_a_day_and_by_nothing_else(lifecycle: Lifecycle) -> None:
+    ticks = Ticks(lifecycle, at=datetime(2026, 3, 3, 4, 30, tzinfo=UTC))
+    for asset, partition in (("search_index", "docs"), ("evaluation_dataset", "quiz"), ("scored_variants", "first")):
+        make(lifecycle, ticks.instance, asset, partition)
+    assert "shadow_comparison" not in ticks.tick(at=datetime(2026, 3, 3, 4, 45, tzinfo=UTC))
+    assert ticks.tick(at=datetime(2026, 3, 3, 5, 1, tzinfo=UTC))["shadow_comparison"] == {"first"}
+    assert "shadow_comparison" not in ticks.tick(at=datetime(2026, 3, 3, 5, 2, tzinfo=UTC))
+    assert ticks.tick(at=datetime(2026, 3, 4, 9, 0, tzinfo=UTC))["shadow_comparison"] == {"first"}
 
 
 def test_the_automation_sensor_is_switched_on() -> None:

@@ -39,10 +39,18 @@ def test_assets_jobs_schedules_and_sensors_are_the_documented_ones() -> None:
     keys = {key.to_user_string() for key in repository.asset_graph.get_all_asset_keys()}
     assert keys == {
         "raw_documents", "chunks", "embeddings", "search_index", "evaluation_dataset", "scored_variants",
-        "drift_report", "operations",
+        "drift_report", "shadow_comparison", "operations",
     }  # fmt: skip
     jobs = {job.name for job in repository.get_all_jobs()} - {"__ASSET_JOB"}
-    assert jobs == {"refresh_source", "build_dataset", "run_experiment", "watch_drift", "maintain", "standing_checks"}
+    assert jobs == {
+        "refresh_source",
+        "build_dataset",
+        "run_experiment",
+        "watch_drift",
+        "shadow_traffic",
+        "maintain",
+        "standing_checks",
+    }
     assert {schedule.name for schedule in repository.schedule_defs} == {
         "nightly_refresh", "nightly_maintenance", "hourly_standing_checks",
     }  # fmt: skip

@@ -266,7 +266,7 @@ def test_what_to_forget_must_be_clear(platform: Platform, arguments: dict[str, A
         forget(platform, by="ada", **arguments)
 
 
-@pytest.mark.parametrize("resource", ["source:docs", "index:main", "dataset:quiz"])
+@pytest.mark.parametrize("resource", ["source:docs", "index:main", "dataset:quiz", "drift:2026-05-01"])
 def test_nothing_is_erased_while_another_run_writes(corpus: SeededCorpus, resource: str) -> None:
     with corpus.platform.database.lease(resource, "another run"), pytest.raises(LeaseHeldError):
         forget(corpus.platform, document="docs/birds.md", by="ada", wait_seconds=0.2)

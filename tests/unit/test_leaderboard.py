@@ -26,6 +26,7 @@ from assets.experiments.scores import Scores
 from resources.config import load_config
 from resources.errors import PermanentError
 from resources.experiment_config import ExperimentConfig
+from resources.model_config import Energy
 from resources.models import Models
 from resources.vector_index import SearchHit, SearchResult
 from tests.unit.experiment_world import EXPERIMENT, files, variant
@@ -60,7 +61,6 @@ def _outcome(answer: str | None, tokens: int, latency: float) -> TrialOutcome:
 def board(make_data_dir: Callable[..., Path]) -> Callable[..., dict[str, Any]]:
     """Build a leaderboard of scripted answers; half of the questions are answerable, with the answer ``right``."""
     config = load_config(make_data_dir(**files()))
-    models = Models(config.models)
 
     def make(
         answers: Answers,
@@ -69,8 +69,11 @@ def board(make_data_dir: Callable[..., Path]) -> Callable[..., dict[str, Any]]:
         tokens: dict[str, int] | None = None,
         answerable: int = 10,
         tags: Callable[[int], dict[str, Any]] = lambda number: {},
+        energy: Energy | None = None,
         **options: Any,
     ) -> dict[str, Any]:
+        chat = [model.model_copy(update={"energy": energy}) for model in config.models.chat]
+        models = Models(config.models.model_copy(update={"chat": chat}))
         experiment = ExperimentConfig(**{**EXPERIMENT, **options})
         count = len(next(iter(answers.values())))
         questions = tuple(
@@ -125,6 +128,19 @@ def test_answerable_and_unanswerable_questions_are_averaged_apart(board: Callabl
     quality = row["metrics"]["genaiops.answer_quality/1"]
     assert (quality["answerable"], quality["unanswerable"]) == (1, 0)
     assert row["decision"]["estimate"] == 0.5
+
+
+def test_energy_is_what_the_model_states_or_nothing(board: Callable[..., dict[str, Any]]) -> None:
+    stated = Energy(input_wh_per_million=50, output_wh_per_million=600, source="a measurement")
+    shown = board({"old": [*GOOD[:19], "!"]}, tokens={"old": 2000}, energy=stated)
+    row = _row(shown, "old")
+    assert row["energy_wh_per_1000"] == pytest.approx(2000 * 50 / 1000 + 1 * 600 / 1000), "of the answers there are"
+    assert row["energy_source"] == "extractive: a measurement"
+    assert "Wh per 1000" in report.page(1, shown, recommend(shown), b"")
+    plain = board({"old": GOOD})
+    assert "Wh per 1000" not in report.page(1, plain, recommend(plain), b"")
+    silent = _row(plain, "old")
+    assert (silent["energy_wh_per_1000"], silent["energy_source"]) == (None, None)
 
 
 def test_undefined_values_are_counted_not_averaged(board: Callable[..., dict[str, Any]]) -> None:

@@ -34,5 +34,15 @@ def test_faster_variant_stays_on_the_front_however_dear() -> None:
     assert dominated_by([Point("a", 0.7, 5.0, 1.0), Point("b", 0.6, 9.0, 0.1)])["b"] is None
 
 
+def test_stated_energy_counts_and_unknown_energy_does_not() -> None:
+    thrifty, wasteful, silent = (
+        Point("a", 0.7, 5.0, 1.0, 2.0),
+        Point("b", 0.7, 5.0, 1.0, 3.0),
+        Point("c", 0.7, 6.0, 1.0),
+    )
+    assert dominated_by([thrifty, wasteful, silent]) == {"a": None, "b": "a", "c": "a"}
+    assert dominated_by([Point("d", 0.6, 5.0, 1.0, 1.0), thrifty])["d"] is None, "worse, but it takes less"
+
+
 def test_unknown_latency_decides_nothing() -> None:
     assert dominated_by([Point("a", 0.7, 5.0, None), Point("b", 0.6, 6.0, 0.1)]) == {"a": None, "b": "a"}

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from assets.evaluation.metrics import answers, correctness
-from assets.evaluation.metrics.records import Group, MetricDefinition, Part, TrialRecord
+from assets.evaluation.metrics.records import TEXT_TASKS, Group, MetricDefinition, Part, TrialRecord
 
 LOOKS_AT: frozenset[Part] = frozenset({"question", "reference", "answer", "refusal"})
 _REFERENCE = "answerable questions with a reference answer"
@@ -35,7 +35,7 @@ def _squad() -> Iterable[MetricDefinition]:
         ("squad.f1/1", "Token F1", "F1 of the normalised tokens shared with an accepted answer." + rule),
     ]
     for metric, title, definition in rows:
-        yield MetricDefinition(metric, title, definition, _KNOWN, LOOKS_AT)
+        yield MetricDefinition(metric, title, definition, _KNOWN, LOOKS_AT, tasks=TEXT_TASKS)
 
 
 def _similarity() -> Iterable[MetricDefinition]:
@@ -59,7 +59,9 @@ def _similarity() -> Iterable[MetricDefinition]:
         ),
     ]  # fmt: skip
     for metric, title, definition in rows:
-        yield MetricDefinition(metric, title, f"{definition} {_REFUSAL_IS_EMPTY}", _REFERENCE, LOOKS_AT)
+        yield MetricDefinition(
+            metric, title, f"{definition} {_REFUSAL_IS_EMPTY}", _REFERENCE, LOOKS_AT, tasks=TEXT_TASKS
+        )
     yield MetricDefinition(
         "genaiops.correctness_lexical/1",
         "Correctness (lexical)",
@@ -67,6 +69,7 @@ def _similarity() -> Iterable[MetricDefinition]:
         _REFERENCE,
         LOOKS_AT,
         estimator="offline",
+        tasks=TEXT_TASKS,
     )
 
 

@@ -1,15 +1,30 @@
 """The catalogue: every metric there is, and the fingerprint its scores are kept under.
 
-Belongs here: the list of modules with metrics, and looking one up. Does not belong here: any definition or formula.
+Belongs here: the list of modules with metrics, those that judges of the configuration add, and looking one up.
+Does not belong here: any definition or formula.
 """
 
 import difflib
+from collections.abc import Mapping
 from functools import cache
+from typing import TYPE_CHECKING
 
-from assets.evaluation.metrics import answer_metrics, grounding_metrics, refusal_metrics, retrieval_metrics
+from assets.evaluation.judging import judged_metrics
+from assets.evaluation.metrics import (
+    answer_metrics,
+    grounding_metrics,
+    refusal_metrics,
+    retrieval_metrics,
+    semantic_metrics,
+    task_metrics,
+)
 from assets.evaluation.metrics.code_version import code_version
 from assets.evaluation.metrics.records import Group, MetricDefinition
 from resources.fingerprint import fingerprint
+
+if TYPE_CHECKING:
+    from resources.config import ProjectConfig
+    from resources.experiment_config import ExperimentConfig
 
 #: Groups in the order of the catalogue; a new module of metrics is added here.
 GROUPS: tuple[Group, ...] = (
@@ -17,11 +32,23 @@ GROUPS: tuple[Group, ...] = (
     *answer_metrics.GROUPS,
     *refusal_metrics.GROUPS,
     *grounding_metrics.GROUPS,
+    *task_metrics.GROUPS,
 )
 METRICS: dict[str, MetricDefinition] = {
     definition.id: definition for group in GROUPS for definition in group.definitions
 }
 _GROUP_OF: dict[str, Group] = {definition.id: group for group in GROUPS for definition in group.definitions}
+
+
+def metrics_of(config: "ProjectConfig", experiment: "ExperimentConfig | None" = None) -> Mapping[str, MetricDefinition]:
+    """The built-in metrics, those with a model of their own, then those of the judges an experiment names (all without one)."""
+    names = list(config.judges) if experiment is None else experiment.judges
+    judges = [config.judges[name] for name in names if config.judges[name].scores_trials]
+    return {
+        **METRICS,
+        **semantic_metrics.configured(config.models),
+        **{judge.metric: judged_metrics.definition(judge) for judge in judges},
+    }
 
 
 def definition_of(metric: str) -> MetricDefinition:
@@ -64,5 +91,6 @@ def metric_fingerprint(metric: str) -> str:
             "code": [definition.code, code_version(*used, libraries=group.libraries)],
             "worst": definition.worst,
             "failed_row": group.failed_row,
+            **({"tasks": sorted(definition.tasks)} if definition.tasks != {"rag"} else {}),
         }
     )

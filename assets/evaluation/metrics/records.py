@@ -12,8 +12,11 @@ Aggregation = Literal["mean", "f1"]
 #: ``exact``: the value is what it says; ``offline``: a deterministic estimate of what only a reader can judge;
 #: ``judge``: a model's judgement.
 Estimator = Literal["exact", "offline", "judge"]
-#: What of a trial a metric looks at: two trials that are equal in it have the same value.
+#: What of a trial a metric looks at: two trials that are equal in it have the same value. The task is always among it.
 Part = Literal["question", "gold", "hits", "answer", "reference", "refusal", "citations"]
+Task = Literal["rag", "classification", "summarization", "translation", "extraction"]
+#: Tasks whose answer is a text that is compared with reference texts.
+TEXT_TASKS: frozenset[Task] = frozenset({"rag", "summarization", "translation"})
 
 #: Depths at which retrieval is measured beside the variant's own k, so that variants of different k can be compared.
 FIXED_DEPTHS = (1, 3, 5, 10)
@@ -76,6 +79,9 @@ class TrialRecord:
         failed: an error kept the variant from answering.
         references: further accepted answers; the best of all counts.
         supplied: the chunks as the prompt held them, when a budget or compression made them others than ``hits``.
+        task: what was asked for; all but ``rag`` have no documents, and ``question`` is the input.
+        labels: of a classification, from the header of its dataset.
+        fields: of an extraction, likewise.
     """
 
     question_id: str
@@ -90,6 +96,9 @@ class TrialRecord:
     failed: bool = False
     references: tuple[str, ...] = ()
     supplied: tuple[RetrievedChunk, ...] | None = None
+    task: Task = "rag"
+    labels: tuple[str, ...] = ()
+    fields: tuple[str, ...] = ()
 
     @property
     def accepted(self) -> list[str]:
@@ -116,6 +125,7 @@ class MetricDefinition:
         range: smallest and largest value; a failed trial gets the worse of the two.
         target: where a good system's mean lies, if that can be said in general: an interval, as generation varies.
         code: raised by hand when values change for a reason that the code of this package does not show.
+        tasks: for which it is defined at all; the metrics of a group have the same.
     """
 
     id: str
@@ -130,6 +140,7 @@ class MetricDefinition:
     range: tuple[float, float] = (0.0, 1.0)
     target: tuple[float, float] | None = None
     code: str = "1"
+    tasks: frozenset[Task] = frozenset({"rag"})
 
     @property
     def worst(self) -> float:

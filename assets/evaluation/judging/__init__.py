@@ -1,0 +1,1 @@
+"""Judging: models that score answers, and how far they agree with people."""

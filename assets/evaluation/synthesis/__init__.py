@@ -1,0 +1,1 @@
+"""Synthetic questions: made from the documents, filtered, and accepted by people."""

@@ -1,0 +1,1 @@
+"""Blueprints: experiments to begin with, as files of a data directory, and how they are added to one."""

@@ -1,0 +1,125 @@
+"""A commit's files are unpacked where they belong, and nothing an archive holds is written anywhere else."""
+
+import io
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipelines.git_state import find_repository, unpack_tar
+from resources.errors import PermanentError
+from tests.git_world import commit, git, make_repository
+
+
+def archive(*members: tuple[str, str | bytes | None, bytes]) -> io.BytesIO:
+    """A tar stream of (name, content or link target or None, type)."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as tar:
+        for name, content, kind in members:
+            member = tarfile.TarInfo(name)
+            member.type = kind
+            if kind == tarfile.REGTYPE:
+                assert isinstance(content, bytes)
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+            else:
+                member.linkname = str(content or "")
+                tar.addfile(member)
+    stream.seek(0)
+    return stream
+
+
+def test_files_folders_and_inner_links_are_unpacked(tmp_path: Path) -> None:
+    unpack_tar(
+        archive(
+            ("data/prompts/a.yaml", b"name: a\n", tarfile.REGTYPE),
+            ("data/empty", None, tarfile.DIRTYPE),
+            ("data/prompts/b.yaml", "a.yaml", tarfile.SYMTYPE),
+        ),
+        tmp_path / "out",
+    )
+    assert (tmp_path / "out/data/prompts/b.yaml").read_text() == "name: a\n"
+    assert (tmp_path / "out/data/empty").is_dir()
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [("../evil", b"x", tarfile.REGTYPE)],
+        [("data/../../evil", b"x", tarfile.REGTYPE)],
+        [("/tmp/evil-of-the-arena", b"x", tarfile.REGTYPE)],
+        [("data\\..\\evil", b"x", tarfile.REGTYPE)],
+        [("data/link", "../../evil", tarfile.SYMTYPE)],
+        [("data/link", "/etc/passwd", tarfile.SYMTYPE)],
+        [("data/hard", "/etc/passwd", tarfile.LNKTYPE)],
+        [("data/device", None, tarfile.CHRTYPE)],
+        [("data/pipe", None, tarfile.FIFOTYPE)],
+        [("data/a", ".", tarfile.SYMTYPE), ("data/b", "a/../..", tarfile.SYMTYPE)],
+    ],
+)
+def test_a_hostile_path_or_link_is_refused_and_nothing_is_written_outside(
+    members: list[tuple[str, str | bytes | None, bytes]], tmp_path: Path
+) -> None:
+    target = tmp_path / "deep" / "out"
+    with pytest.raises(PermanentError, match=r"leads out of it|neither file nor folder"):
+        unpack_tar(archive(*members), target)
+    assert sorted(path.name for path in tmp_path.rglob("*") if "evil" in path.name) == []
+    assert not Path("/tmp/evil-of-the-arena").exists()
+
+
+def test_no_file_is_written_through_a_link(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    stream = archive(("data/x", str(outside), tarfile.SYMTYPE), ("data/x/evil.yaml", b"x", tarfile.REGTYPE))
+    with pytest.raises((PermanentError, OSError)):
+        unpack_tar(stream, tmp_path / "out")
+    assert list(outside.iterdir()) == []
+
+
+def test_a_commit_is_read_without_touching_the_work_tree(tmp_path: Path) -> None:
+    first = make_repository(tmp_path / "repo", {"data/a.yaml": "old\n", "code.py": "x\n"})
+    commit(tmp_path / "repo", {"data/a.yaml": "new\n"}, day=2)
+    (tmp_path / "repo/data/a.yaml").write_text("edited\n")
+    (tmp_path / "repo/data/b.yaml").write_text("untracked\n")
+    before = (tmp_path / "repo/.git/index").read_bytes()
+    repository = find_repository(tmp_path / "repo" / "data")
+    assert (repository.prefix, repository.uncommitted()) == ("data/", 2)
+    assert repository.commit("main~1") == repository.commit(first[:10]) == first
+    assert repository.changed(first) == ["a.yaml"]
+    unpacked = repository.unpack(first, tmp_path / "out")
+    assert (unpacked / "a.yaml").read_text() == "old\n"
+    assert not (tmp_path / "out/code.py").exists()
+    assert (tmp_path / "repo/data/a.yaml").read_text() == "edited\n"
+    assert (tmp_path / "repo/.git/index").read_bytes() == before
+
+
+def test_commits_of_the_base_that_the_head_lacks_are_counted(tmp_path: Path) -> None:
+    first = make_repository(tmp_path / "repo", {"data/a.yaml": "1\n"})
+    commit(tmp_path / "repo", {"data/a.yaml": "2\n"}, day=2)
+    commit(tmp_path / "repo", {"other.txt": "3\n"}, day=3)
+    git(tmp_path / "repo", "checkout", "--quiet", "-b", "change", first)
+    assert find_repository(tmp_path / "repo/data").missing_commits("main") == 1
+
+
+@pytest.mark.parametrize(
+    ("ask", "said"),
+    [
+        (lambda one: one.commit("absent"), "fetch it first"),
+        (lambda one: one.commit("--exec=x"), "names no commit"),
+        (lambda one: one.commit("  "), "names no commit"),
+    ],
+)
+def test_what_names_no_commit_is_refused_with_the_remedy(
+    ask: Callable[[object], object], said: str, tmp_path: Path
+) -> None:
+    make_repository(tmp_path / "repo", {"data/a.yaml": "1\n"})
+    with pytest.raises(PermanentError, match=said):
+        ask(find_repository(tmp_path / "repo/data"))
+
+
+def test_a_base_without_the_data_directory_is_told(tmp_path: Path) -> None:
+    first = make_repository(tmp_path / "repo", {"readme.md": "1\n"})
+    (tmp_path / "repo/data").mkdir()
+    with pytest.raises(PermanentError, match="has no data/"):
+        find_repository(tmp_path / "repo/data").unpack(first, tmp_path / "out")
