@@ -289,6 +289,7 @@ def own_project(settings: Settings, source: Path, *, name: str | None, questions
     for folder in ("indexes", "experiments"):
         for path in sorted((CHECKOUT / "data" / folder).glob("*.yaml")):
             text = re.sub(r"\bhandbook\b", name, path.read_text(encoding="utf-8"))
+            text = re.sub(r"(?m)^(?:slices|cluster):.*\n", "", text)  # tags are those of the sample's questions
             _write_new(data / folder / path.name.replace("handbook", name), text)
     _write_new(
         data / "evaluation" / f"{name}.yaml",

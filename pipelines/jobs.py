@@ -79,59 +79,49 @@ def build_jobs(config: ProjectConfig) -> list[UnresolvedAssetJobDefinition]:
             executor_def=default_executor(),
         )
     ]
-    if config.datasets:
-        jobs.append(
-            dg.define_asset_job(
-                DATASET_JOB,
-                selection=dg.AssetSelection.assets(DATASET_ASSET),
-                description="Resolve the questions of one dataset to character spans of the current documents.",
-                executor_def=single_step_executor(),
-            )
-        )
-    if any(dataset.synthetic for dataset in config.datasets.values()):
-        jobs.append(
-            dg.define_asset_job(
-                SYNTHESIS_JOB,
-                selection=dg.AssetSelection.assets(SYNTHESIS_ASSET),
-                description="Make drafts of questions for one dataset; people review them.",
-                executor_def=single_step_executor(),
-            )
-        )
-    if calibrated_judges(config.judges):
-        jobs.append(
-            dg.define_asset_job(
-                JUDGE_JOB,
-                selection=dg.AssetSelection.assets(JUDGE_ASSET),
-                description="Compare one judge with what people said; what it was asked before is not asked again.",
-                executor_def=single_step_executor(),
-            )
-        )
-    if config.experiments:
-        jobs.append(
-            dg.define_asset_job(
-                EXPERIMENT_JOB,
-                selection=dg.AssetSelection.assets(EXPERIMENT_ASSET),
-                description="Score the variants of one experiment; trials already made are not repeated.",
-                executor_def=single_step_executor(),
-            )
-        )
-    if any(experiment.index_names for experiment in config.experiments.values()):
-        jobs.append(
-            dg.define_asset_job(
-                SHADOW_JOB,
-                selection=dg.AssetSelection.assets(SHADOW_ASSET),
-                description="Ask the newest live questions again, of the champion and of the variant that might replace it.",
-                executor_def=single_step_executor(),
-            )
-        )
-    jobs.append(
+    single = [
+        (
+            bool(config.datasets),
+            DATASET_JOB,
+            DATASET_ASSET,
+            "Resolve the questions of one dataset to character spans of the current documents.",
+        ),
+        (
+            any(dataset.synthetic for dataset in config.datasets.values()),
+            SYNTHESIS_JOB,
+            SYNTHESIS_ASSET,
+            "Make drafts of questions for one dataset; people review them.",
+        ),
+        (
+            bool(calibrated_judges(config.judges)),
+            JUDGE_JOB,
+            JUDGE_ASSET,
+            "Compare one judge with what people said; what it was asked before is not asked again.",
+        ),
+        (
+            bool(config.experiments),
+            EXPERIMENT_JOB,
+            EXPERIMENT_ASSET,
+            "Score the variants of one experiment; trials already made are not repeated.",
+        ),
+        (
+            any(experiment.index_names for experiment in config.experiments.values()),
+            SHADOW_JOB,
+            SHADOW_ASSET,
+            "Ask the newest live questions again, of the champion and of the variant that might replace it.",
+        ),
+        (True, DRIFT_JOB, DRIFT_ASSET, "Compare one day's documents and questions with the reference."),
+    ]
+    jobs += [
         dg.define_asset_job(
-            DRIFT_JOB,
-            selection=dg.AssetSelection.assets(DRIFT_ASSET),
-            description="Compare one day's documents and questions with the reference.",
+            job,
+            selection=dg.AssetSelection.assets(asset),
+            description=description,
             executor_def=single_step_executor(),
         )
-    )
+        for wanted, job, asset, description in single
+        if wanted
+    ]
     return jobs
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from assets.evaluation.synthesis import templates
-from assets.evaluation.synthesis.cloze import Statement, ask, blanks, names, stands_alone
+from assets.evaluation.synthesis.cloze import ask, blanks, names, stands_alone
+from assets.evaluation.synthesis.drafts import Quote
 from assets.evaluation.synthesis.passages import LiveDocument, Passage, conflicts, cut, read_material
 from assets.evaluation.synthesis.search import PassageIndex
 from resources.chunker_config import FixedChunker
@@ -160,9 +161,9 @@ def test_search_ranks_as_bm25_does() -> None:
 # --- by rules
 
 
-def statement(text: str, *, title: str = "T", headings: tuple[str, ...] = (), language: str = "en") -> Statement:
+def statement(text: str, *, title: str = "T", headings: tuple[str, ...] = (), language: str = "en") -> Quote:
     passage = Passage(1, b"x", "docs/a.md", title, language, 0, 0, len(text), text, headings, ((0, len(text)),))
-    return Statement(passage, 0, len(text))
+    return Quote(passage, 0, len(text))
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from assets.evaluation.metrics.words import STOP_WORDS, word_list, words
+from assets.evaluation.synthesis.drafts import Quote
 from assets.evaluation.synthesis.passages import Passage
 from resources.offline_text import commonness_weight
 from resources.offline_text import stem as common_stem
@@ -53,20 +54,6 @@ _CALENDAR = word_list(
 
 
 @dataclass(frozen=True)
-class Statement:
-    """A sentence of a passage: characters ``[start, end)`` of its document."""
-
-    passage: Passage
-    start: int
-    end: int
-
-    @property
-    def text(self) -> str:
-        """The sentence, as it stands in the document."""
-        return self.passage.part(self.start, self.end)
-
-
-@dataclass(frozen=True)
 class Blank:
     """A part of a statement that can be asked for: characters ``[start, end)`` of its text."""
 
@@ -76,9 +63,9 @@ class Blank:
     asks: Asks
 
 
-def statements(passage: Passage) -> list[Statement]:
+def statements(passage: Passage) -> list[Quote]:
     """The sentences of a passage that can be understood alone."""
-    found = [Statement(passage, start, end) for start, end in passage.statements]
+    found = [Quote(passage, start, end) for start, end in passage.statements]
     return [one for one in found if stands_alone(one.text)]
 
 
@@ -99,7 +86,7 @@ def stands_alone(text: str) -> bool:
     )
 
 
-def blanks(statement: Statement) -> list[Blank]:
+def blanks(statement: Quote) -> list[Blank]:
     """What can be asked for, each answer standing in the statement once and neither in title nor headings."""
     text, passage = statement.text, statement.passage
     known = f" {' '.join(words(' '.join([passage.title, *passage.headings])))} "

@@ -38,7 +38,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Quote:
-    """A piece of evidence: characters ``[start, end)`` of a document."""
+    """A sentence or piece of evidence: characters ``[start, end)`` of a document."""
 
     passage: Passage
     start: int

@@ -15,7 +15,7 @@ from assets.evaluation.heading_questions import GENERATOR as HEADING
 from assets.evaluation.heading_questions import OFF_TOPIC, question_about
 from assets.evaluation.metrics.words import words
 from assets.evaluation.synthesis import templates
-from assets.evaluation.synthesis.cloze import Blank, Statement, ask, blanks, names, statements
+from assets.evaluation.synthesis.cloze import Blank, ask, blanks, names, statements
 from assets.evaluation.synthesis.drafts import Apart, Draft, Made, Quote, Task
 from assets.evaluation.synthesis.passages import Material, Passage, seeded
 from assets.evaluation.synthesis.search import term_set, terms
@@ -93,7 +93,7 @@ class OfflineWriter:
     def _chance(self, kind: str, *passages: Passage, detail: str = "") -> random.Random:
         return random.Random(seeded(self._seed, [kind, detail, *(passage.place for passage in passages)]))
 
-    def _statement(self, task: Task) -> tuple[Statement, Blank] | None:
+    def _statement(self, task: Task) -> tuple[Quote, Blank] | None:
         """A statement of the passage and what is asked of it; kinds take different statements where there are several."""
         passage = task.passages[0]
         found = [(one, blanks(one)) for one in statements(passage)]
@@ -114,7 +114,7 @@ class OfflineWriter:
         if chosen is None:
             return None
         statement, blank = chosen
-        return Draft(task, ask(statement.text, blank, task.passages[0].language), blank.answer, (_quote(statement),))
+        return Draft(task, ask(statement.text, blank, task.passages[0].language), blank.answer, (statement,))
 
     def _heading(self, task: Task) -> Draft | None:
         passage = task.passages[0]
@@ -173,7 +173,7 @@ class OfflineWriter:
         if described.text == statement.text or blank.answer in described.text:
             return None
         question = templates.bridge(described, statement, name, blank)
-        return question and Draft(task, question, blank.answer, (_quote(statement), _quote(described)))  # type: ignore[return-value]
+        return question and Draft(task, question, blank.answer, (statement, described))  # type: ignore[return-value]
 
     def _comparisons(self, material: Material) -> Iterator[Task]:
         """Pairs of passages with a year each, or with a number of the same thing each."""
@@ -203,7 +203,7 @@ class OfflineWriter:
         if made is None or one.answer in second.text or other.answer in first.text:
             return None
         question, answer = made
-        evidence = (_quote(first), _quote(second))
+        evidence = (first, second)
         return Draft(task, question, answer, evidence if answer == one.answer else evidence[::-1])
 
     # --- nothing to answer with
@@ -270,17 +270,13 @@ def _same_document(task: Task) -> bool:
     return len({passage.document for passage in task.passages}) == 1
 
 
-def _quote(statement: Statement) -> Quote:
-    return Quote(statement.passage, statement.start, statement.end)
-
-
-def _short(statement: Statement) -> bool:
+def _short(statement: Quote) -> bool:
     return len(words(statement.text)) <= _MOST_WORDS
 
 
-def _measures(passage: Passage) -> list[tuple[Statement, Blank, str]]:
+def _measures(passage: Passage) -> list[tuple[Quote, Blank, str]]:
     """Years and numbers in the statements of a passage, with what can be compared with them."""
-    found: list[tuple[Statement, Blank, str]] = []
+    found: list[tuple[Quote, Blank, str]] = []
     for one in statements(passage):
         for blank in blanks(one):
             if blank.asks == "year":

@@ -9,7 +9,8 @@ import re
 from collections.abc import Sequence
 
 from assets.evaluation.metrics.words import STOP_WORDS, word_list, words
-from assets.evaluation.synthesis.cloze import GAP, Blank, Statement, ask, names
+from assets.evaluation.synthesis.cloze import GAP, Blank, ask, names
+from assets.evaluation.synthesis.drafts import Quote
 from assets.evaluation.synthesis.search import terms
 
 PLACEHOLDER = "[X]"
@@ -58,7 +59,7 @@ _GREETINGS = ("hi, ", "hello all, ", "quick question: ", "hey ", "pls help, ", "
 _ENDINGS = ("??", " ?", "", " thx", "? thanks", " pls")
 
 
-def bridge(first: Statement, second: Statement, name: str, blank: Blank) -> str | None:
+def bridge(first: Quote, second: Quote, name: str, blank: Blank) -> str | None:
     """A question that needs both: the first says of whom, the second what. None when the name shows through."""
     described = _masked(first.text, name)
     masked = second.text[: blank.start] + GAP + second.text[blank.end :]
@@ -79,7 +80,7 @@ def _masked(text: str, name: str) -> str | None:
     return masked
 
 
-def compare(first: Statement, second: Statement, one: Blank, other: Blank) -> tuple[str, str] | None:
+def compare(first: Quote, second: Quote, one: Blank, other: Blank) -> tuple[str, str] | None:
     """(question, answer): which of two years is earlier, or of two numbers of the same thing larger."""
     left, right = (value.answer.replace(",", "") for value in (one, other))
     if float(left) == float(right):
@@ -100,7 +101,7 @@ def counted_thing(text: str, blank: Blank) -> str:
     return after[0] if after and after[0] not in _MULTIPLES else ""
 
 
-def swap(statement: Statement, blank: Blank, name: str, other: str) -> str | None:
+def swap(statement: Quote, blank: Blank, name: str, other: str) -> str | None:
     """The question of a blank with a name replaced by another; None when it would not change."""
     text = statement.text
     place = re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text)
@@ -113,7 +114,7 @@ def swap(statement: Statement, blank: Blank, name: str, other: str) -> str | Non
     return ask(changed, moved, statement.passage.language)
 
 
-def swappable(statement: Statement, blank: Blank) -> list[str]:
+def swappable(statement: Quote, blank: Blank) -> list[str]:
     """Names of a statement that stand outside of the blank, once."""
     text, inside = statement.text, set(words(blank.answer))
     return [
