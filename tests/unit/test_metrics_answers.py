@@ -30,7 +30,11 @@ PAIRS = [
     ("yes", "yes"),
     ("completely different words", "nothing in common here"),
 ]
-ANSWER_IDS = [metric for metric, definition in METRICS.items() if {"answer", "reference"} <= definition.looks_at]
+ANSWER_IDS = [
+    metric
+    for metric, definition in METRICS.items()
+    if {"answer", "reference"} <= definition.looks_at and "rag" in definition.tasks
+]
 
 
 @pytest.mark.parametrize(
