@@ -38,6 +38,8 @@ Recommendation = dict[str, Any]
 MANY_USES = 5
 #: Intervals rest on as many independent groups as there are; of fewer than this they come out too short.
 FEW_GROUPS = 20
+#: Most variants that are better, and not allowed, that the text names; the leaderboard has the guards of all.
+TOLD = 2
 #: Differences whose probability of being shown is told.
 EFFECTS = (0.01, 0.02, 0.05, 0.1)
 
@@ -243,8 +245,10 @@ def _promote(leaderboard: Leaderboard, chosen: Row, champion: Row, proven: Seque
     if chosen["guards"]:
         text += f" It holds {_count(len(chosen['guards']), 'guard')}."
     refused = [row for row in proven if row["decision"]["estimate"] > chosen["decision"]["estimate"]]
-    for row in refused:
+    for row in refused[:TOLD]:
         text += f" {row['variant']} has a higher mean, but: {_not_held(row)}."
+    if len(refused) > TOLD:
+        text += f" So with {_count(len(refused) - TOLD, 'more variant')}, whose guards the leaderboard shows."
     return text
 
 
@@ -262,7 +266,9 @@ def _promote_cheaper(leaderboard: Leaderboard, chosen: Row, champion: Row) -> st
 
 def _guarded(champion: Row, proven: Sequence[Row], broken: bool) -> str:
     opening = "Keep the champion" if broken else "Not enough evidence to replace the champion"
-    found = "; ".join(f"{row['variant']} ({_signed(row['difference'])}): {_not_held(row)}" for row in proven)
+    found = "; ".join(f"{row['variant']} ({_signed(row['difference'])}): {_not_held(row)}" for row in proven[:TOLD])
+    if len(proven) > TOLD:
+        found += f"; and {_count(len(proven) - TOLD, 'more variant')}"
     return f"{opening} {champion['variant']}. What is shown to be better on the decision metric does not pass its guards: {found}."
 
 

@@ -223,6 +223,20 @@ def test_second_best_is_recommended_when_the_best_breaks_a_guard() -> None:
     assert "best has a higher mean, but" in result["text"]
 
 
+def test_of_many_variants_that_break_a_guard_a_few_are_named() -> None:
+    unsafe = [
+        row(f"bad{number}", 0.8 + number / 100, difference=(0.3, 0.2, 0.4), guards=[guard("broken")])
+        for number in range(9)
+    ]
+    safe = row("safe", 0.7, difference=(0.2, 0.1, 0.3), guards=[guard("held")])
+    for text, more in (
+        (recommend(board(CHAMPION, *unsafe, safe))["text"], "So with 7 more variants"),
+        (recommend(board(CHAMPION, *unsafe))["text"], "and 7 more variants"),
+    ):
+        assert text.count("squad.f1/1 on type=fact must be") == 2
+        assert more in text
+
+
 def test_slice_that_gets_worse_is_told() -> None:
     slices = [
         {"tag": "language", "value": "de", "questions": 40, "groups": 40, "variants": {
