@@ -5,6 +5,7 @@ Belongs here: arguments, help texts, printing. Does not belong here: what the co
 
 import json
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import click
@@ -80,12 +81,13 @@ def evaluate(experiments: tuple[str, ...], preview: bool, pilot: int | None, yes
     """Resolve the evaluation sets and score the variants of EXPERIMENTS (default: all).
 
     Sources that an index of theirs does not show yet, such as one an experiment derives, are refreshed first. With --preview
-    nothing is asked of any model, except by a --pilot; indexes and evaluation sets must be there.
+    nothing is asked of any model, except by a --pilot; indexes must be there, and a new evaluation set is resolved first.
     """
     if not preview and (pilot or yes or as_json):
         raise click.UsageError("--pilot, --yes and --json belong to --preview")
     from assets.experiments.readiness import unbuilt_sources
     from pipelines.demo import run_tasks
+    from pipelines.jobs import DATASET_JOB
     from pipelines.runner import evaluation_tasks, refresh_tasks
 
     settings = open_settings()
@@ -96,6 +98,14 @@ def evaluate(experiments: tuple[str, ...], preview: bool, pilot: int | None, yes
     if preview:
         from pipelines.experiment_preview import show
 
+        with platform.database.connect() as connection:
+            built = {row[0] for row in connection.execute("SELECT DISTINCT dataset FROM evaluation_dataset")}
+        new = [
+            task for task in evaluation_tasks(config, names) if task.job == DATASET_JOB and task.partition not in built
+        ]
+        with redirect_stdout(sys.stderr):
+            if new and not run_tasks(settings, new):
+                sys.exit(1)
         show(platform, names, pilot=pilot, yes=yes, as_json=as_json)
         return
     with platform.database.connect() as connection:
