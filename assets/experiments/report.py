@@ -61,8 +61,8 @@ img { max-width: 100%; } dt { font-weight: 600; } dd { margin: 0 0 .5rem; color:
 {% else %}
 {{ board.split }}: {{ board.questions.answerable }} answerable and {{ board.questions.unanswerable }} unanswerable questions,
 {{ board.questions.stale }} left out as stale · snapshots
-{% endif %}
 {% for index, snapshot in board.snapshots.items() %}{{ index }}@{{ snapshot }}{{ ", " if not loop.last }}{% endfor %} ·
+{% endif %}
 champion {{ board.champion }}</p>
 <div class="verdict">{{ recommendation.text }}</div>
 {% if recommendation.uncertain %}<h2>What is uncertain</h2>
