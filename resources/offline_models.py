@@ -22,7 +22,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from resources import offline_extractive, offline_tasks
 from resources.errors import PermanentError
 from resources.offline_text import commonness_weight, count_tokens, stem, words
 
@@ -50,6 +49,8 @@ def check_model(what: str, name: str, model: str) -> None:
     Raises:
         PermanentError: naming the entry of models.yaml and the models that exist.
     """
+    from resources import offline_tasks
+
     known = [EMBEDDING_MODEL] if what == "embedding" else [CHAT_MODEL, *offline_tasks.MODELS]
     if model not in known:
         close = difflib.get_close_matches(model, known, n=1, cutoff=0.5)
@@ -62,6 +63,8 @@ def check_model(what: str, name: str, model: str) -> None:
 
 def code_version(model: str) -> str:
     """Of the code behind a model name; part of the model's fingerprint."""
+    from resources import offline_extractive, offline_tasks
+
     if model == CHAT_MODEL:
         return f"extractive-{offline_extractive.CODE_VERSION}"
     return f"tasks-{offline_tasks.CODE_VERSION}" if model in offline_tasks.MODELS else CODE_VERSION
@@ -195,6 +198,8 @@ def _answer_embeddings(body: dict[str, Any], dimensions: int) -> dict[str, Any]:
 
 def _answer_chat(body: dict[str, Any]) -> dict[str, Any]:
     model = body.get("model", CHAT_MODEL)
+    from resources import offline_extractive, offline_tasks
+
     if model in offline_tasks.MODELS:
         text = offline_tasks.answer(model, body["messages"])
     else:
