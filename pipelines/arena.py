@@ -9,6 +9,7 @@ Production is only read, for who was promoted. Everything the arena makes is in 
 
 import fcntl
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,10 +17,11 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote
 
 import psycopg
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.types.json import Jsonb
 
 from pipelines.git_state import Repository, find_repository
@@ -52,6 +54,10 @@ _NOT_EVALUATED = frozenset(
 _CALIBRATION = ("judge", "fingerprint", "labels", "items", "scores", "measures", "passed", "run_id")
 #: Session lock of the one arena that runs on a database.
 _LOCK = 7_263_414_881_015
+#: A connection URI of libpq: user and hosts, path (the database), parameters.
+_POSTGRES_URL = re.compile(
+    r"(?P<server>postgres(?:ql)?://(?:[^@/]*@)?[^/?]*)(?:/(?P<path>[^?]*))?(?:\?(?P<query>.*))?", re.DOTALL
+)
 
 Progress = Callable[[str], None]
 
@@ -295,16 +301,29 @@ def arena_settings(settings: Settings) -> Settings:
     """Where the arena keeps what it makes.
 
     Raises:
-        PermanentError: its database cannot be made on the configured server.
+        ConfigError: the configured database is not named by a URL.
+        PermanentError: its database cannot be made on the configured server, or is the configured one.
     """
     url = None if settings.database_url is None else _own_database(settings.database_url)
     return replace(settings, state_dir=settings.state_dir / "arena", database_url=url)
 
 
 def _own_database(url: str) -> str:
-    """The URL of the arena's database on the server of ``url``; made when it is missing."""
-    name = (urlsplit(url).path.lstrip("/") or "postgres")[: 63 - len(DATABASE_SUFFIX)] + DATABASE_SUFFIX
+    """The URL of the arena's database on the server of ``url``; made when it is missing.
+
+    Raises:
+        ConfigError: ``url`` is no URL, or the arena's cannot be made of it.
+        PermanentError: the database cannot be made, or what answers is the configured one.
+    """
+    _with_database(url, "check")  # refuses before anything is connected to
     with psycopg.connect(url, autocommit=True, connect_timeout=10) as connection:
+        # What the driver settled on: also of a service file, PGDATABASE or the user's name.
+        configured, production = connection.info.dbname, _current_database(connection)
+        stem = configured.encode()[: 63 - len(DATABASE_SUFFIX)].decode(errors="ignore")  # the server cuts at 63 bytes
+        name = stem + DATABASE_SUFFIX
+        own = _with_database(url, name)
+        if name in (configured, production):
+            raise _same_database(name)
         if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone():
             try:
                 connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
@@ -315,8 +334,51 @@ def _own_database(url: str) -> str:
                     f"the arena needs a database of its own and may not make it; ask for a database {name} with pgvector that "
                     "belongs to this user, or unset GENAIOPS_DATABASE_URL to compare on an embedded one"
                 ) from None
-    server, mark, options = url.partition("?")
-    return "/".join(server.split("/")[:3]) + f"/{name}{mark}{options}"
+    with psycopg.connect(own, autocommit=True, connect_timeout=10) as connection:
+        if _current_database(connection) == production:  # a pooler may map one name to another
+            raise _same_database(name)
+    return own
+
+
+def _with_database(url: str, name: str) -> str:
+    """``url`` with another database, wherever it states its own: a parameter ``dbname`` would win over the path.
+
+    It is taken apart as libpq does, whose passwords may hold ``?`` and ``#``.
+
+    Raises:
+        ConfigError: it is no URL, or would still lead to another database; the value is never shown.
+    """
+    parts = _POSTGRES_URL.fullmatch(url)
+    if parts is None:
+        raise ConfigError(
+            "GENAIOPS_DATABASE_URL is no URL, so the arena cannot derive a database of its own from it; write it as "
+            "postgresql://user@host:5432/database (a list of key=value pairs as postgresql://?key=value&key=value)"
+        )
+    kept = [part for part in (parts["query"] or "").split("&") if part and unquote(part.partition("=")[0]) != "dbname"]
+    own = f"{parts['server']}/{quote(name, safe='')}" + ("?" + "&".join(kept) if kept else "")
+    try:
+        found = conninfo_to_dict(own).get("dbname")
+    except psycopg.ProgrammingError:  # its message quotes the value
+        found = None
+    if found != name:
+        raise ConfigError(
+            "GENAIOPS_DATABASE_URL cannot be read as a PostgreSQL URL; write it as postgresql://user@host:5432/database, "
+            "with special characters of its parts percent-encoded, and name the database in the path only"
+        )
+    return own
+
+
+def _current_database(connection: "psycopg.Connection[Any]") -> str:
+    row = connection.execute("SELECT current_database()").fetchone()
+    assert row is not None
+    return row[0]
+
+
+def _same_database(name: str) -> PermanentError:
+    return PermanentError(
+        f"the arena's database {name} would be the one GENAIOPS_DATABASE_URL names, which is only read; name another "
+        f"database there, lead {name} to one of its own, or unset it to compare on an embedded one"
+    )
 
 
 @contextmanager

@@ -6,6 +6,7 @@ Does not belong here: what is made of them (arena.py).
 
 import os
 import re
+import shutil
 import subprocess
 import tarfile
 from dataclasses import dataclass
@@ -132,7 +133,8 @@ def find_repository(data_dir: Path) -> Repository:
 def unpack_tar(stream: IO[bytes], target: Path) -> None:
     """Write the files of a tar stream below a new folder.
 
-    Links are made last, so that no file is written through one.
+    Links are made last, so that no file is written through one, and judged when all are there. The folder is removed
+    when one of them leads out.
 
     Raises:
         PermanentError: a name is absolute or climbs, a link leads out, or a member is neither file, folder nor link.
@@ -162,12 +164,35 @@ def unpack_tar(stream: IO[bytes], target: Path) -> None:
                 with place.open("xb") as file:
                     while block := content.read(1 << 20):
                         file.write(block)
-    for place, leads in links:
-        end = (place.parent / leads).resolve()
-        if os.path.isabs(leads) or not end.is_relative_to(root):
-            raise PermanentError(f"the archive of the base holds the link {place.name!r}, which leads out of it")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.symlink_to(leads)
+    try:
+        for place, leads in links:
+            # A link below a link would be made wherever that one leads.
+            if os.path.isabs(leads) or not _ends_below(place.parent, place.parent):
+                raise _leads_out(place, root)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.symlink_to(leads)
+        # Only now: where a link leads depends on those made after it.
+        for place, _ in links:
+            if not _ends_below(place, root):
+                raise _leads_out(place, root)
+    except PermanentError:
+        shutil.rmtree(root)
+        raise
+
+
+def _ends_below(place: Path, folder: Path) -> bool:
+    """Whether a path with all its links followed is in a folder; one that goes in circles is nowhere."""
+    try:
+        return place.resolve().is_relative_to(folder)
+    except (OSError, RuntimeError):
+        return False
+
+
+def _leads_out(place: Path, root: Path) -> PermanentError:
+    return PermanentError(
+        f"the archive of the base holds the link {str(place.relative_to(root))!r}, which leads out of it; commit the file "
+        "itself, or a relative link to a file of the same commit"
+    )
 
 
 def _run(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[bytes]":

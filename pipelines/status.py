@@ -6,6 +6,7 @@ Belongs here: reading and printing. Does not belong here: changing anything.
 from typing import Any
 
 from resources.platform import Platform
+from resources.postgres import Connection
 
 
 def collect(platform: Platform) -> dict[str, Any]:
@@ -57,6 +58,15 @@ def collect(platform: Platform) -> dict[str, Any]:
         "interactions": interactions,
         "failing": alerts,
     }
+
+
+def newest_recommendation(connection: Connection, experiment: str) -> str:
+    """What the newest result of an experiment says, in words."""
+    row = connection.execute(
+        "SELECT recommendation ->> 'text' FROM experiment_result WHERE experiment = %s ORDER BY result_id DESC LIMIT 1",
+        (experiment,),
+    ).fetchone()
+    return row[0] if row and row[0] else "no result yet"
 
 
 def describe(report: dict[str, Any]) -> None:

@@ -71,14 +71,15 @@ def find(platform: Platform, name: str) -> StoredResult | None:
     experiment = experiment_config(platform.config, name)
     with platform.database.connect() as connection:
         row = connection.execute(
-            """SELECT result_id, fingerprint, inputs, leaderboard, recommendation, outcomes FROM experiment_result
-               WHERE experiment = %s ORDER BY result_id DESC LIMIT 1""",
-            (name,),
+            """SELECT result_id, fingerprint, inputs, leaderboard, recommendation, outcomes,
+                      dataset_version = (SELECT max(version) FROM evaluation_dataset WHERE dataset = %s)
+               FROM experiment_result WHERE experiment = %s ORDER BY result_id DESC LIMIT 1""",
+            (experiment.dataset, name),
         ).fetchone()
         if row is None:
             return None
-        result_id, key, inputs, board, recommendation, stored = row
-        if inputs is None or stored is None or is_pending(recommendation):
+        result_id, key, inputs, board, recommendation, stored, newest = row
+        if not newest or inputs is None or stored is None or is_pending(recommendation):
             return None
         files = report.files(folder_of(platform, name), result_id)
         if not all(path.exists() for path in files.values()):
@@ -190,16 +191,20 @@ def _record(connection: Connection, experiment: ExperimentConfig, indexes: Seque
 
 
 def _stands(connection: Connection, result_id: int, stored: Mapping[str, Any]) -> bool:
-    """Whether all trials the result rests on are on record as they were, and none would be tried again."""
+    """Whether all trials the result rests on are on record as they were, and none would be tried again.
+
+    A search of which a step was skipped because of trouble is made again by the next run.
+    """
     row = connection.execute(
         """SELECT count(*), count(*) FILTER (WHERE status = 'failed'),
                   count(*) FILTER (WHERE status = 'failed' AND given_up_at IS NULL),
                   EXISTS (SELECT FROM result_trial JOIN trial_verdict USING (trial)
-                          WHERE result_id = %(result)s AND error IS NOT NULL)
+                          WHERE result_id = %(result)s AND error IS NOT NULL),
+                  count(*) FILTER (WHERE retrieval @? '$.steps[*] ? (exists(@.skipped))')
            FROM result_trial JOIN trial ON trial.fingerprint = result_trial.trial WHERE result_id = %(result)s""",
         {"result": result_id},
     ).fetchone()
-    return row is not None and (row[0], row[1]) == (stored["rests_on"], stored["failed"]) and not row[2] and not row[3]
+    return row is not None and (row[0], row[1]) == (stored["rests_on"], stored["failed"]) and not any(row[2:])
 
 
 @cache

@@ -138,12 +138,15 @@ class _Work:
         keys = list(self.trials)
         with self.database.connect() as connection:
             known = self.read(connection, keys, self.metric, self.judge.fingerprint)
-            in_vain = verdicts.attempts(connection, keys, self.metric, self.judge.fingerprint)
+            in_vain = verdicts.in_vain(connection, keys, self.metric, self.judge.fingerprint)
         self.values = {key: row[self.metric] for key, row in known.items() if self.metric in row}
         missing = [key for key in keys if key not in self.values]
-        given_up = {key: "given up" for key in missing if in_vain.get(key, 0) >= MAXIMUM_ATTEMPTS}
-        self.failed |= given_up
-        groups = self._alike([key for key in missing if key not in given_up])
+        # rounds of a strategy judge the same trials: what failed in this run is not asked again in it
+        for key in missing:
+            attempts, run, error = in_vain.get(key, (0, "", ""))
+            if attempts >= MAXIMUM_ATTEMPTS or run == self.judging.run_id:
+                self.failed[key] = error if run == self.judging.run_id else "given up"
+        groups = self._alike([key for key in missing if key not in self.failed])
         self.stopped = self.refused
         if not groups or self.stopped:
             return

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from assets.evaluation.judging.judged_metrics import is_judged
 from assets.evaluation.metrics import task_metrics
 from assets.evaluation.metrics.base import METRICS, MetricDefinition, aggregate
+from assets.evaluation.metrics.catalogue import metrics_of
 from assets.experiments import guards, pareto, slices, task_board
 from assets.experiments.planning import Plan
 from assets.experiments.records import TrialOutcome
@@ -36,6 +37,7 @@ from assets.experiments.statistics import (
     sign_flip_p_values,
 )
 from resources.answerer import Variant
+from resources.config import ProjectConfig
 from resources.errors import PermanentError
 from resources.experiment_config import ExperimentConfig
 from resources.models import Models
@@ -129,6 +131,18 @@ def check_decision_metric(
                 f"experiment {experiment.name}: guards[{number}].metric: {guard.metric!r} is not a mean between 0 (bad) and "
                 f"1 (good){f'; did you mean {near[0]!r}?' if near else ''}; allowed: {', '.join(guardable)}"
             )
+
+
+def check_decisions(config: ProjectConfig, experiments: Sequence[str]) -> None:
+    """Check what decides in some experiments, before anything is run.
+
+    Raises:
+        PermanentError: as ``check_decision_metric``.
+    """
+    for name in experiments:
+        experiment = config.experiments[name]
+        task = config.datasets[experiment.dataset].task_spec
+        check_decision_metric(experiment, task.kind if task else "rag", metrics_of(config, experiment))
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,7 @@ class Experiment:
         models: the platform's models, charging every request to ``budget``.
         scope: questions and snapshots, the same for all trials of the run.
         judging: the judges that score every trial; None without any.
+        inputs: hash of all the result is computed from (early_out.py), as it was when the run began.
     """
 
     config: ExperimentConfig
@@ -78,6 +79,7 @@ class Experiment:
     champion: Champion
     scope: Scope
     judging: Judging | None = None
+    inputs: str = ""
 
 
 @dataclass(frozen=True)
@@ -140,8 +142,7 @@ def prepared(platform: Platform, name: str, run_id: str, lease: Lease) -> Iterat
         SnapshotNotFoundError: an index was never built, or not from all sources that another one shows.
     """
     config = experiment_config(platform.config, name)
-    task = platform.config.datasets[config.dataset].task_spec
-    boards.check_decision_metric(config, task.kind if task else "rag", metrics_of(platform.config, config))
+    boards.check_decisions(platform.config, [name])
     searching.check_search(config)
     currencies = {platform.config.chat_model(model).price.currency for model in config.model_names}
     budget = Budget(config.budget, currency=min(currencies) if len(currencies) == 1 else "USD")
@@ -160,6 +161,8 @@ def prepared(platform: Platform, name: str, run_id: str, lease: Lease) -> Iterat
         versions = register_variants(connection, variants, run_id)
         champion = current_champion(connection, platform.config, models, config)
         scope = resolve_scope(connection, platform.config, config, snapshots)
+        # as they are now, not when the run ends: what changes meanwhile is not in the result, and has to wake the next run
+        inputs = early_out.inputs_fingerprint(connection, platform, config, variants, champion.variant, snapshots)
     try:
         yield Experiment(
             config=config,
@@ -175,6 +178,7 @@ def prepared(platform: Platform, name: str, run_id: str, lease: Lease) -> Iterat
             champion=champion,
             scope=scope,
             judging=judging,
+            inputs=inputs,
         )
     finally:
         with platform.database.connect() as connection:
@@ -500,18 +504,10 @@ def _describe_inputs(
         (result_id,),
     ).fetchone()
     assert counts is not None
-    inputs = early_out.inputs_fingerprint(
-        connection,
-        experiment.platform,
-        experiment.config,
-        experiment.variants,
-        experiment.champion.variant,
-        experiment.scope.snapshots,
-    )
     connection.execute(
         "UPDATE experiment_result SET inputs = %s, outcomes = %s WHERE result_id = %s",
         (
-            inputs,
+            experiment.inputs,
             Jsonb(early_out.described(outcomes, trials=planned, rests_on=counts[0], failed=counts[1])),
             result_id,
         ),

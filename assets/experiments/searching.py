@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from assets.evaluation.dataset import Question
+from assets.evaluation.judging.judged_metrics import is_judged
 from assets.evaluation.metrics.base import METRICS, score
 from assets.evaluation.metrics.catalogue import metrics_of
 from assets.experiments import guards, planning, strategies
@@ -120,6 +121,7 @@ class _Search:
     measure: Measure
     _planned: int = 0
     _barred: dict[int, str] = field(default_factory=dict)
+    _left_out: list[int] = field(default_factory=list)
     _work: TrialWork = field(default_factory=TrialWork)
     _searches: int = 0
     _computed: int = 0
@@ -207,16 +209,42 @@ class _Search:
         )
         measured = boards.measure(chosen, scope, measurement.plan, measurement.outcomes, measurement.scores)
         columns = [[values[metric] for values in one.values] for one in measured]
-        undefined = sum(value is None for column in columns for value in column)
-        if undefined:
-            raise PermanentError(
-                f"experiment {self.experiment.config.name}: {metric} has no value on {undefined} trials of questions it "
-                "applies to, so that variants cannot be compared by it"
-            )
+        scores = self._comparable(np.array(columns, dtype=float).T.reshape(len(questions), len(variants)))
         champion = [one.variant.name for one in measured if one.variant.name == self.experiment.champion.variant.name]
         self._barred = self._breaking(variants, measured, scope) if config.guards and champion else {}
         crash_point("experiments.rung_done")
-        return np.array(columns, dtype=float).T.reshape(len(questions), len(variants))
+        return scores
+
+    def _comparable(self, scores: np.ndarray) -> np.ndarray:
+        """The scores with a value everywhere; counts the questions that a round is not decided by.
+
+        A question on which a judge failed for one variant is left out for all, as ``leaderboard.decided`` has it: all are
+        given the mean of the rest of the round there. So it makes no difference between any two, their order is that of the
+        rest, and differences come out smaller by its share, which drops rather fewer variants than too many.
+
+        Raises:
+            PermanentError: no judge decides, too many questions would be left out, or all of them.
+        """
+        import numpy as np
+
+        config = self.experiment.config
+        metric = config.decision_metric
+        known = np.asarray(~np.isnan(scores).any(axis=1))
+        left_out = len(scores) - int(known.sum())
+        if left_out and not is_judged(metric):
+            raise PermanentError(
+                f"experiment {config.name}: {metric} has no value on {int(np.isnan(scores).sum())} trials of questions it "
+                "applies to, so that variants cannot be compared by it"
+            )
+        if left_out and (left_out > config.maximum_failed_share * len(scores) or not known.any()):
+            raise PermanentError(
+                f"experiment {config.name}: {metric} has no value for some variant on {left_out} of {len(scores)} questions of "
+                f"a round, of which maximum_failed_share allows {config.maximum_failed_share:.1%}, never all, so that variants "
+                "cannot be compared by it. What judges answered is kept: run it again, with `genaiops judges retry` before where "
+                "they were given up, or raise maximum_failed_share"
+            )
+        self._left_out.append(left_out)
+        return np.where(known[:, None], scores, scores[known].mean()) if left_out else scores
 
     def _breaking(self, variants: Sequence[int], measured: Sequence[boards.Measured], scope: Scope) -> dict[int, str]:
         """The variants that are shown to break a guard, with the guard; the champion is none of them."""
@@ -392,8 +420,11 @@ class _Search:
                     "variants": len(one.means),
                     "best": names[one.best],
                     "means": {names[at]: mean for at, mean in one.means.items()},
+                    **(
+                        {"left_out": left_out} if left_out else {}
+                    ),  # questions on which a judge failed for some variant
                 }
-                for number, one in enumerate(found.rounds, 1)
+                for number, (one, left_out) in enumerate(zip(found.rounds, self._left_out, strict=True), 1)
             ],
             "dropped": dropped,
             "untried": {"count": len(found.untried), "variants": [names[at] for at in found.untried[:UNTRIED_SHOWN]]},

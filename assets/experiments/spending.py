@@ -32,12 +32,13 @@ from assets.experiments.planning import Plan, Trial, derive, plan_trials
 from assets.experiments.records import TrialOutcome, read_outcomes, record_of
 from assets.experiments.retrievals import remembered, retrieve
 from assets.experiments.scope import Scope, resolve_scope
+from assets.experiments.strategies import round_sizes
 from assets.experiments.trials import MAXIMUM_ATTEMPTS, MAXIMUM_TRIES, OnRecord, TrialWork, on_record, run_trials
 from assets.experiments.variants import expand, register_variants
 from resources import query_translation, rerankers
 from resources.answerer import Answerer
 from resources.errors import BudgetExceededError, ModelResponseError
-from resources.experiment_config import ExperimentConfig
+from resources.experiment_config import ExperimentConfig, SearchConfig
 from resources.generation_memo import GenerationMemo, request_key
 from resources.model_config import ChatModel, EmbeddingModel
 from resources.models import ANSWER_TOKENS, Budget, Chat, ChatResult, Usage
@@ -264,6 +265,38 @@ def _patch_models(patch: Any) -> list[str]:
 
 def _judge_names(experiment: ExperimentConfig) -> list[str]:
     return list(getattr(experiment, "judges", []))
+
+
+def halving_share(variants: int, questions: int, decided: int, search: SearchConfig) -> Range:
+    """The share of the trials of a full grid that ``strategies.halving`` asks when no search setting is beaten beforehand.
+
+    The first round asks all variants, the last one at most the finalists and the champion. Between them scores decide: at
+    least one in ``eta`` stays, at most all do because none is shown to be worse. Likely half of those that may leave do: more
+    leave where variants differ much, fewer where they are alike, and the high end is what is asked when they are all alike.
+    Finalists are asked the questions that do not decide too.
+
+    Args:
+        questions: of the split; ``decided`` of them have a value of the decision metric and are asked in rounds.
+    """
+    if not decided:
+        return Range(1.0, 1.0, 1.0)
+    sizes = round_sizes(decided, search.minimum_questions, search.eta)
+
+    def share(staying: Callable[[float], float]) -> float:
+        alive, before, asked = float(variants), 0, 0.0
+        for number, size in enumerate(sizes, 1):
+            if number > 1:
+                alive = staying(alive)
+            if 1 < number == len(sizes):
+                alive = min(alive, search.finalists + 1)
+            asked += alive * (size - before)
+            before = size
+        return min(1.0, (asked + alive * (questions - decided)) / (variants * questions))
+
+    def least(alive: float) -> float:
+        return math.ceil(alive / search.eta)
+
+    return Range(share(least), share(lambda alive: (alive + least(alive)) / 2), share(lambda alive: alive))
 
 
 # --- rehearsing ------------------------------------------------------------------------------------------------
@@ -741,25 +774,18 @@ class _Previewer:
         )
 
     def _strategy(self) -> Range:
-        """The share of the full grid that the strategy asks: likely, and at most."""
+        """The share of the full grid that the strategy asks: at least, likely, and at most."""
         search = getattr(self._config, "search", None)
         variants = len(self._variants)
-        questions = len(self._scope().questions)
+        questions = self._scope().questions
         if search is None or search.strategy == "grid" or variants < 2 or not questions:
             return Range(1.0, 1.0, 1.0)
         if search.strategy == "bayes":
             share = min(1.0, search.trials / variants)
             return Range(share, share, min(1.0, share + 1 / variants))
-        asked, before, left = 0.0, 0, float(variants)
-        rung = min(search.minimum_questions, questions)
-        while True:
-            asked += left * (rung - before)
-            if rung >= questions:
-                break
-            left = max(float(min(search.finalists + 1, variants)), left / search.eta)
-            before, rung = rung, min(questions, rung * search.eta)
-        likely = min(1.0, asked / (variants * questions))
-        return Range(likely / 2, likely, 1.0)
+        metrics = metrics_of(self._platform.config, self._config)
+        decided = len(decided_questions(self._config.decision_metric, questions, metrics))
+        return halving_share(variants, len(questions), decided, search)
 
     def _item(self, what: str, kind: Kind, model: str, calls: Sequence[_Call], needed: int, share: Range) -> Item:
         chat = self._platform.models.chat(model)

@@ -160,11 +160,19 @@ def run_trials(
 
 
 def retry(
-    database: Database, experiment: str, *, variant: str | None = None, question: str | None = None
+    database: Database,
+    experiment: str,
+    *,
+    dataset: str = "",
+    variants: Sequence[str] = (),
+    variant: str | None = None,
+    question: str | None = None,
 ) -> list[tuple[str, str, int]]:
     """Let the next run try the failed trials of an experiment again, those given up included.
 
     Args:
+        dataset, variants: of the experiment, by fingerprint: a trial it shares with another one may be on record as that
+            one's.
         variant: only those of the variant of that name.
         question: only those on the question of that id.
 
@@ -175,13 +183,20 @@ def retry(
         rows = connection.execute(
             """UPDATE trial SET attempts = 0, given_up_at = NULL
                FROM (SELECT fingerprint AS key, attempts AS made FROM trial
-                     WHERE experiment = %(experiment)s AND status = 'failed'
+                     WHERE (experiment = %(experiment)s OR (dataset = %(dataset)s AND variant = ANY(%(variants)s)))
+                           AND status = 'failed'
                      ORDER BY fingerprint FOR UPDATE) before, variant
                WHERE trial.fingerprint = before.key AND variant.fingerprint = trial.variant
                  AND (%(variant)s::text IS NULL OR variant.name = %(variant)s)
                  AND (%(question)s::text IS NULL OR question_id = %(question)s)
                RETURNING variant.name, question_id, before.made""",
-            {"experiment": experiment, "variant": variant, "question": question},
+            {
+                "experiment": experiment,
+                "dataset": dataset,
+                "variants": list(variants),
+                "variant": variant,
+                "question": question,
+            },
         ).fetchall()
     return sorted(rows)
 

@@ -101,7 +101,7 @@ def of_assessed(answer: str, assessed: Sequence[Assessed], numbers: Sequence[int
 def write(connection: Connection, rows: Sequence[TrialVerdicts], run_id: str) -> None:
     """Add verdicts, replacing earlier ones; of a trial that was erased meanwhile none is kept.
 
-    Failures of the same judge on the same trial are counted.
+    Failures of the same judge on the same trial are counted, those of one run once.
     """
     with connection.cursor() as cursor:
         cursor.executemany(
@@ -111,7 +111,7 @@ def write(connection: Connection, rows: Sequence[TrialVerdicts], run_id: str) ->
                    fingerprint = EXCLUDED.fingerprint, verdicts = EXCLUDED.verdicts, generations = EXCLUDED.generations,
                    error = EXCLUDED.error, run_id = EXCLUDED.run_id,
                    attempts = CASE WHEN known.fingerprint = EXCLUDED.fingerprint AND known.error IS NOT NULL
-                                   THEN known.attempts + 1 ELSE 1 END""",
+                                   THEN known.attempts + (known.run_id <> EXCLUDED.run_id)::integer ELSE 1 END""",
             [
                 (
                     row.metric, row.fingerprint, Jsonb(row.verdicts), Jsonb(list(row.generations)), row.error, run_id,
@@ -158,19 +158,28 @@ def present(connection: Connection, trials: Sequence[str], metric: str, fingerpr
     return {row[0] for row in rows}
 
 
-def attempts(connection: Connection, trials: Sequence[str], metric: str, fingerprint: str) -> dict[str, int]:
-    """How often a judge was asked in vain about each of the trials it failed on."""
+def in_vain(
+    connection: Connection, trials: Sequence[str], metric: str, fingerprint: str
+) -> dict[str, tuple[int, str, str]]:
+    """Of each trial a judge failed on: in how many runs, the newest of them, and the class of its error."""
     rows = connection.execute(
-        """SELECT trial, attempts FROM trial_verdict
+        """SELECT trial, attempts, run_id, error FROM trial_verdict
            WHERE metric = %s AND fingerprint = %s AND error IS NOT NULL AND trial = ANY(%s)""",
         (metric, fingerprint, list(trials)),
     ).fetchall()
-    return dict(rows)
+    return {trial: (attempts, run, error) for trial, attempts, run, error in rows}
 
 
 def try_again(connection: Connection, judge: str | None = None) -> int:
     """Forget on which trials a judge (or any) failed, so that it is asked again; returns their number."""
-    return connection.execute(
-        "DELETE FROM trial_verdict WHERE error IS NOT NULL AND (%(metric)s::text IS NULL OR metric = %(metric)s)",
+    gone = connection.execute(
+        """DELETE FROM trial_verdict WHERE error IS NOT NULL AND (%(metric)s::text IS NULL OR metric = %(metric)s)
+           RETURNING trial""",
         {"metric": judge and f"judge.{judge}/1"},
-    ).rowcount
+    ).fetchall()
+    connection.execute(  # what was found without these verdicts no longer stands
+        """UPDATE experiment_result SET inputs = NULL
+           WHERE result_id IN (SELECT result_id FROM result_trial WHERE trial = ANY(%s))""",
+        ([trial for (trial,) in gone],),
+    )
+    return len(gone)

@@ -3,9 +3,14 @@
 Belongs here: arguments, help texts, printing. Does not belong here: what the commands do; each calls a plain module.
 """
 
+from typing import TYPE_CHECKING
+
 import click
 
 from pipelines.commands.support import known_names, open_platform, user_name
+
+if TYPE_CHECKING:
+    from resources.platform import Platform
 
 
 @click.command()
@@ -93,18 +98,29 @@ def show_trial(experiment: str, question: str, variant: str | None, as_json: boo
         click.echo("Show one of them with --variant NAME.")
 
 
+def _asked(platform: "Platform", experiment: str) -> tuple[str, list[str]]:
+    """Dataset and variants of an experiment, by fingerprint: a trial several share is on record under one of them."""
+    from assets.experiments.variants import expand
+
+    config = platform.config.experiments[experiment]
+    with platform.database.connect() as connection:
+        variants = expand(platform.config, platform.models, config, connection)
+    return config.dataset, [variant.fingerprint for variant in variants]
+
+
 @trials.command("failed")
 @click.argument("experiment")
 def failed_trials(experiment: str) -> None:
     """List the failed trials of EXPERIMENT: how often they were tried, and which are given up."""
     platform = open_platform()
     known_names("experiment", (experiment,), list(platform.config.experiments))
+    dataset, variants = _asked(platform, experiment)
     with platform.database.connect() as connection:
         rows = connection.execute(
             """SELECT v.name, t.question_id, t.error, t.attempts, t.given_up_at IS NOT NULL
                FROM trial t JOIN variant v ON v.fingerprint = t.variant
-               WHERE t.experiment = %s AND t.status = 'failed' ORDER BY 1, 2""",
-            (experiment,),
+               WHERE (t.experiment = %s OR (t.dataset = %s AND t.variant = ANY(%s))) AND t.status = 'failed' ORDER BY 1, 2""",
+            (experiment, dataset, variants),
         ).fetchall()
     for name, question, error, attempts, given_up in rows:
         click.echo(f"{name}  {question}  {error}  {attempts} attempts{', given up' if given_up else ''}")
@@ -122,7 +138,8 @@ def retry_trials(experiment: str, variant: str | None, question: str | None) -> 
 
     platform = open_platform()
     known_names("experiment", (experiment,), list(platform.config.experiments))
-    found = retry(platform.database, experiment, variant=variant, question=question)
+    dataset, variants = _asked(platform, experiment)
+    found = retry(platform.database, experiment, dataset=dataset, variants=variants, variant=variant, question=question)
     for name, asked, attempts in found:
         click.echo(f"{name}  {asked}  after {attempts} attempts")
     if found:

@@ -81,14 +81,16 @@ def evaluate(experiments: tuple[str, ...], preview: bool, pilot: int | None, yes
     """Resolve the evaluation sets and score the variants of EXPERIMENTS (default: all).
 
     Sources that an index of theirs does not show yet, such as one an experiment derives, are refreshed first. With --preview
-    nothing is asked of any model, except by a --pilot; indexes must be there, and a new evaluation set is resolved first.
+    nothing is asked of any model, except by a --pilot; evaluation sets are resolved first, and indexes must be there.
     """
     if not preview and (pilot or yes or as_json):
         raise click.UsageError("--pilot, --yes and --json belong to --preview")
+    from assets.experiments.leaderboard import check_decisions
     from assets.experiments.readiness import unbuilt_sources
     from pipelines.demo import run_tasks
     from pipelines.jobs import DATASET_JOB
     from pipelines.runner import evaluation_tasks, refresh_tasks
+    from pipelines.status import newest_recommendation
 
     settings = open_settings()
     platform = settings.platform()
@@ -98,19 +100,20 @@ def evaluate(experiments: tuple[str, ...], preview: bool, pilot: int | None, yes
     if preview:
         from pipelines.experiment_preview import show
 
-        with platform.database.connect() as connection:
-            built = {row[0] for row in connection.execute("SELECT DISTINCT dataset FROM evaluation_dataset")}
-        new = [
-            task for task in evaluation_tasks(config, names) if task.job == DATASET_JOB and task.partition not in built
-        ]
+        check_decisions(config, names)
         with redirect_stdout(sys.stderr):
-            if new and not run_tasks(settings, new):
+            if not run_tasks(settings, [task for task in evaluation_tasks(config, names) if task.job == DATASET_JOB]):
                 sys.exit(1)
         show(platform, names, pilot=pilot, yes=yes, as_json=as_json)
         return
     with platform.database.connect() as connection:
         unbuilt = unbuilt_sources(connection, platform, names)
-    sys.exit(0 if run_tasks(settings, [*refresh_tasks(list(unbuilt)), *evaluation_tasks(config, names)]) else 1)
+    succeeded = run_tasks(settings, [*refresh_tasks(list(unbuilt)), *evaluation_tasks(config, names)])
+    if succeeded:
+        with platform.database.connect() as connection:
+            for name in names:
+                click.echo(f"\n{name}: {newest_recommendation(connection, name)}")
+    sys.exit(0 if succeeded else 1)
 
 
 @click.command()
@@ -129,8 +132,11 @@ def status(as_json: bool) -> None:
 @click.command()
 def validate() -> None:
     """Check every file under the data directory; say what is wrong and how to mend it."""
+    from assets.experiments.leaderboard import check_decisions
+
     platform = open_platform()
     config = platform.config
+    check_decisions(config, list(config.experiments))
     click.echo(
         f"{config.data_dir}: {len(config.source_names)} sources, {len(config.indexes)} indexes, {len(config.prompts)} prompts, "
         f"{len(config.datasets)} evaluation datasets, {len(config.experiments)} experiments. All valid."

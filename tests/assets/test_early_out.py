@@ -89,6 +89,36 @@ def test_unchanged_run_finds_its_result_without_planning(
         assert (now.passed, now.description, now.metadata) == (before.passed, before.description, before.metadata)  # type: ignore[union-attr]
 
 
+def test_what_changed_while_a_run_was_going_wakes_the_next(
+    platform: Platform, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conclude = running.conclude
+
+    def meanwhile(experiment: running.Experiment, *arguments: Any, **named: Any) -> running.Result:
+        execute(
+            platform,
+            """CREATE TEMP TABLE newer AS SELECT * FROM evaluation_dataset ORDER BY version DESC LIMIT 1""",
+            "UPDATE newer SET version = version + 1, content_hash = 'another'",
+            "INSERT INTO evaluation_dataset SELECT * FROM newer",
+            "DROP TABLE newer",
+        )
+        return conclude(experiment, *arguments, **named)
+
+    monkeypatch.setattr(running, "conclude", meanwhile)
+    scored(platform, instance)
+    assert early_out.find(platform, "catalogue") is None
+
+
+def test_a_search_that_was_cut_short_is_made_again(platform: Platform, instance: dg.DagsterInstance) -> None:
+    scored(platform, instance)
+    execute(
+        platform,
+        """UPDATE trial SET retrieval = retrieval || '{"steps": [{"step": "rerank", "skipped": "TransientError"}]}'
+           WHERE fingerprint = (SELECT min(trial) FROM result_trial)""",
+    )
+    assert early_out.find(platform, "catalogue") is None
+
+
 def test_whatever_is_configured_otherwise_is_seen(platform: Platform, instance: dg.DagsterInstance) -> None:
     scored(platform, instance)
     assert early_out.find(platform, "catalogue") is not None

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from assets.evaluation.judging.assets import build_assets as build_judging
 from assets.evaluation.judging.labels import import_labels
-from assets.experiments import judge_scores, spending
+from assets.experiments import judge_scores, spending, verdicts
 from assets.experiments.assets import build_assets as build_experiments
 from assets.experiments.champion import promote
 from assets.governance.erasure import find_traces, forget
@@ -304,13 +304,13 @@ def test_a_judge_informs_with_verdicts_and_is_asked_once(
            WHERE v.verdicts ? 'items' AND NOT t.refused""",
     )
     assert {metric for metric, *_ in found} == {"judge.strict/1", "genaiops.groundedness_lexical/2"}
-    for metric, verdicts, answer, value, generations in found:
-        claims = verdicts["items"]
+    for metric, said, answer, value, generations in found:
+        claims = said["items"]
         assert all(0 <= claim["start"] < claim["end"] <= len(answer) for claim in claims)
         assert not {"text", "reason"} & set(claims[0])
         if metric == "judge.strict/1":
             assert value == sum(claim["verdict"] == "entailed" for claim in claims) / len(claims)
-            assert len(generations) == verdicts["calls"] > 0
+            assert len(generations) == said["calls"] > 0
             assert all(1 <= number <= 2 for claim in claims for number in claim["passages"])
     again = scored(platform, instance)
     assert (again["new_result"], again["scores_computed"], script.calls) == (False, 0, asked)
@@ -525,6 +525,23 @@ def test_compare_asks_a_preference_judge_and_erasure_takes_its_calls(
     kept = {key for (key,) in rows(platform, "SELECT fingerprint FROM generation")}
     assert 2 <= len(linked - kept) < len(linked)  # both orders of the pair about the drum, and where it was found
     assert not find_traces(platform, sentence("drum"))
+
+
+def test_a_judge_that_may_be_asked_again_is_asked_by_the_next_run(
+    loaded: Loaded, instance: dg.DagsterInstance, script: ScriptedJudge
+) -> None:
+    script.mind = lambda shown: "no" if "The drum" in shown.user and "The engine" not in shown.user else fair(shown)
+    platform = loaded({"strict": strict()}, maximum_failed_share=0.2)
+    for _ in range(4):
+        scored(platform, instance)
+    script.mind = fair
+    with platform.database.connect() as connection:
+        assert verdicts.try_again(connection, "strict")
+    asked = script.calls
+    scored(platform, instance)
+    assert script.calls > asked
+    ((board,),) = rows(platform, "SELECT leaderboard FROM experiment_result ORDER BY result_id DESC LIMIT 1")
+    assert board["judges"]["judge.strict/1"]["failed"] == 0
 
 
 def test_commands_list_import_and_retry(

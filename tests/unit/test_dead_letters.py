@@ -97,6 +97,9 @@ def test_retry_tries_again_and_success_clears_it(world: World) -> None:
     assert retry(world.database, "trial-run", variant="another") == []
     assert retry(world.database, "trial-run") == [(variant().name, "which colour has the bell", 9)]
     assert retry(world.database, "another experiment") == []
+    shared = {"dataset": "facts", "variants": [variant().fingerprint]}
+    assert retry(world.database, "another experiment", **{**shared, "dataset": "others"}) == []
+    assert len(retry(world.database, "another experiment", **shared)) == 1
     _, work = world.run([variant()], answerer, run_id="asked")
     assert (work.run, work.failed, work.given_up) == (1, 0, 0)
     assert state(world)["which colour has the bell"] == ("ok", 10, 1, False)

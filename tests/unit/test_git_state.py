@@ -68,6 +68,68 @@ def test_a_hostile_path_or_link_is_refused_and_nothing_is_written_outside(
     assert not Path("/tmp/evil-of-the-arena").exists()
 
 
+def steps(count: int, leads: Callable[[int], str]) -> list[tuple[str, str | bytes | None, bytes]]:
+    return [(f"data/z{number}", leads(number), tarfile.SYMTYPE) for number in range(count)]
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        steps(12, lambda number: "."),
+        steps(12, lambda number: "." if number % 2 else f"z{number + 1}"),
+    ],
+    ids=["each leads to its folder", "every other one by the next"],
+)
+def test_a_link_that_leads_out_by_way_of_later_ones_is_refused_and_nothing_is_left(
+    later: list[tuple[str, str | bytes | None, bytes]], tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret.yaml"
+    secret.write_text("key: hidden\n")
+    target = tmp_path / "out"
+    down = "/".join(f"z{number}" for number in range(12))
+    # Twelve folders down and up again is where it started, unless each of them is that folder itself.
+    hostile = f"{down}/{'../' * 12}{str(secret).lstrip('/')}"
+    (tmp_path / "plain/data").mkdir(parents=True)
+    for name, leads, _ in [("data/a.yaml", hostile, None), *later]:
+        (tmp_path / "plain" / name).symlink_to(str(leads))
+    assert (tmp_path / "plain/data/a.yaml").read_text() == "key: hidden\n", "it would be read if it were let through"
+    with pytest.raises(PermanentError, match=r"holds the link 'data/a\.yaml', which leads out of it; commit the file"):
+        unpack_tar(archive(("data/a.yaml", hostile, tarfile.SYMTYPE), *later), target)
+    assert not target.exists()
+    assert secret.read_text() == "key: hidden\n"
+
+
+def test_a_link_to_a_link_that_leads_out_and_a_circle_are_refused(tmp_path: Path) -> None:
+    out = ("data/a", "b", tarfile.SYMTYPE), ("data/b", "../../evil", tarfile.SYMTYPE)
+    circle = ("data/a", "b/x", tarfile.SYMTYPE), ("data/b", "a/x", tarfile.SYMTYPE)
+    for number, members in enumerate((out, circle)):
+        with pytest.raises(PermanentError, match="leads out of it"):
+            unpack_tar(archive(*members), tmp_path / str(number))
+        assert not (tmp_path / str(number)).exists()
+
+
+def test_no_link_is_made_through_another_one(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    later = [("data/z", ".", tarfile.SYMTYPE), ("data/y", "z/../../outside", tarfile.SYMTYPE)]
+    through = ("data/y/deep/evil.yaml", "a.yaml", tarfile.SYMTYPE)
+    with pytest.raises(PermanentError, match=r"'data/y/deep/evil\.yaml', which leads out of it"):
+        unpack_tar(archive(*later, through), tmp_path / "out")
+    assert list(outside.iterdir()) == []
+
+
+def test_links_among_the_files_of_a_commit_may_lead_through_each_other_in_any_order(tmp_path: Path) -> None:
+    unpack_tar(
+        archive(
+            ("data/current/a.yaml", "../latest/b.yaml", tarfile.SYMTYPE),
+            ("data/latest", "v2", tarfile.SYMTYPE),
+            ("data/v2/b.yaml", b"name: b\n", tarfile.REGTYPE),
+        ),
+        tmp_path / "out",
+    )
+    assert (tmp_path / "out/data/current/a.yaml").read_text() == "name: b\n"
+
+
 def test_no_file_is_written_through_a_link(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()

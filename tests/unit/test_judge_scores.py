@@ -40,11 +40,12 @@ class Court:
         world.publish()
         world.ask({f"What is the {part} made of?": (what, f"{part}.txt") for part, what in FACTS.items()})
         self.plan, _ = world.run(VARIANTS, ScriptedAnswerer(world.database))
+        self.run_id = "run"
 
     @property
     def judging(self) -> Judging:
         config = self.world.platform.config
-        found = judging_of(self.world.database, config, self.world.platform.models, self.world.experiment, "run")
+        found = judging_of(self.world.database, config, self.world.platform.models, self.world.experiment, self.run_id)
         assert found is not None
         return found
 
@@ -107,6 +108,7 @@ def test_a_run_that_is_cut_off_goes_on_without_asking_again(court: Court, monkey
 def test_a_failed_judge_leaves_no_score_is_tried_again_and_then_given_up(court: Court) -> None:
     court.script.mind = lambda shown: "no" if "bell" in shown.user else fair(shown)
     for run in range(1, judge_scores.MAXIMUM_ATTEMPTS + 2):
+        court.run_id = f"run {run}"
         found = court.score()
         failed = found.judged[STRICT].failed
         assert len(failed) > 0
@@ -115,6 +117,11 @@ def test_a_failed_judge_leaves_no_score_is_tried_again_and_then_given_up(court: 
         assert court.rows("SELECT DISTINCT error, attempts FROM trial_verdict WHERE error IS NOT NULL") == [
             ("ModelResponseError", attempts)
         ]
+        asked = court.script.calls
+        assert set(court.score().judged[STRICT].failed) == set(failed)  # as in a further round of a strategy
+        assert court.script.calls == asked
+    court.run_id = "run"
+    failed = court.score().judged[STRICT].failed
     assert set(failed.values()) == {"given up"}
     assert not court.rows("SELECT 1 FROM trial_score WHERE value = 0 OR value = 'NaN'")
     court.script.mind = fair
