@@ -256,6 +256,16 @@ def test_strategy_asks_a_part_and_at_most_the_grid(make: Callable[..., Platform]
     assert found.money["USD"].likely == pytest.approx(answers.money.likely / 4)
 
 
+def test_halving_is_previewed_by_the_rounds_it_then_asks(make: Callable[..., Platform]) -> None:
+    grid = {"index": ["main"], "prompt": ["guarded", "unguarded"], "search_mode": ["hybrid"], "k": [1, 2, 3, 4], "model": ["paid"]}  # fmt: skip
+    search = {"strategy": "halving", "minimum_questions": 10, "eta": 2, "finalists": 2, "retrieval_keep": 1}
+    platform = make(search=search, grid=grid)
+    answers = next(item for item in preview_experiment(platform, "catalogue").items if item.kind == "answers")
+    assert answers.share == Range(*[(8 * 10 + 3 * 10) / (8 * 20)] * 3)  # 8 variants on 10 questions, 3 on all 20
+    asked = run(platform)["search"]["trials"]
+    assert asked["asked"] / asked["grid"] == answers.share.likely
+
+
 def test_offline_models_cost_nothing(make_platform: Callable[..., Platform], tmp_path: Path) -> None:
     write_documents(tmp_path / "docs")
     platform = make_platform(**files())
